@@ -1,0 +1,86 @@
+/*
+ * bt: binary translation. Decoder, interpreter, translator, translation cache, SFI verifier and the execution
+ * loop of one vCPU. Knows ringcomp and shadowpt; knows no device: port I/O, interrupts and time come through
+ * bt_ops.
+ */
+#ifndef BT_BT_H
+#define BT_BT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include "ringcomp/ringcomp.h"
+
+enum bt_engine { BT_TRANSLATE, BT_INTERPRET };
+
+enum bt_exit {
+    BT_EXIT_HALT,        /* HLT with interrupts possible later: wait for an event, then call again */
+    BT_EXIT_EVENT,       /* kicked: run the event loop, then call again */
+    BT_EXIT_SHUTDOWN,    /* triple fault */
+    BT_EXIT_STOPPED,     /* ops.stop() or bt_request_stop() */
+    BT_EXIT_LIMIT,       /* bt_run's instruction budget is used up */
+    BT_EXIT_UNSUPPORTED, /* what ringlet does not support: bt_reason() says what, where, with bytes and mode
+                          */
+};
+
+struct bt_ops {
+    void *ctx;
+    uint32_t (*in)(void *ctx, uint16_t port, unsigned size);
+    void (*out)(void *ctx, uint16_t port, unsigned size, uint32_t value);
+    bool (*intr)(void *ctx);      /* is the interrupt line up? */
+    uint8_t (*intack)(void *ctx); /* acknowledge: vector */
+};
+
+struct bt_config {
+    enum bt_engine engine;
+    struct host_ram *ram;
+    struct host_counts *counts;
+    struct host_clock *clock;
+    struct bt_ops ops;
+    struct rc_config cpu;
+    /* mmio_read/mmio_write and ctx of the caller; code_write and fetch_gone are bt's own and filled in by bt.
+     */
+    struct spt_ops mem;
+    size_t cache_bytes;       /* translation cache, 0: default 32 MiB */
+    unsigned max_user_spaces; /* 0: default */
+    unsigned max_maps;        /* 0: from the host's vm.max_map_count */
+    bool verify;              /* run the SFI verifier on every emitted block */
+};
+
+/* trace categories, for bt_trace */
+enum { BT_TRACE_BLOCK = 1, BT_TRACE_EXCEPTION = 2, BT_TRACE_SHADOW = 4 };
+
+struct bt_counts {
+    uint64_t blocks, insns, insns_interp, cache_bytes, cache_flushes, blocks_dropped, chained, dispatches,
+        jump_misses, exits, callouts, retranslated, code_writes, steps, verified, entries;
+    uint64_t ns_kernel, ns_user, ns_monitor; /* sampled time split, see README */
+};
+
+struct bt_vcpu; /* opaque: owns a struct rc_cpu and a struct spt */
+int bt_create(struct bt_vcpu **out, const struct bt_config *cfg, struct host_err *err);
+void bt_destroy(struct bt_vcpu *v);
+struct rc_cpu *bt_cpu(struct bt_vcpu *v);
+struct spt *bt_spt(struct bt_vcpu *v);
+struct host_thread *bt_thread(struct bt_vcpu *v); /* for the event loop to kick */
+const struct bt_counts *bt_stats(const struct bt_vcpu *v);
+const char *bt_reason(const struct bt_vcpu *v);
+void bt_trace(struct bt_vcpu *v, unsigned categories, FILE *out);
+
+/* Make this thread the vCPU's: signal handlers in place until leave. bt_run must be called between the two.
+ */
+int bt_enter(struct bt_vcpu *v, struct host_err *err);
+void bt_leave(struct bt_vcpu *v);
+
+/* Run until something the caller must handle. limit: at most this many guest instructions for BT_INTERPRET;
+ * for BT_TRANSLATE UINT64_MAX runs freely, any other value runs unchained and stops at the first block end
+ * after it. The number retired is added to *retired (NULL: not wanted; counted exactly only when limit is not
+ * UINT64_MAX). */
+enum bt_exit bt_run(struct bt_vcpu *v, uint64_t limit, uint64_t *retired);
+/* Ask a running bt_run to return. The reason for intr_changed callbacks and for stop. Any thread. */
+void bt_request(struct bt_vcpu *v);      /* event: BT_EXIT_EVENT, or an interrupt is delivered */
+void bt_request_stop(struct bt_vcpu *v); /* BT_EXIT_STOPPED */
+
+/* Full machine reset of the CPU side: drop translations, shadows, then rc_cpu_reset. */
+void bt_reset(struct bt_vcpu *v);
+
+#endif

@@ -1,0 +1,171 @@
+/*
+ * host: what ringlet needs of the Linux host and nothing of the guest's architecture.
+ *
+ * Guest RAM (one memfd), windows (4 GiB views of it that the host MMU walks), the W^X code arena, signal
+ * entry, clocks, the event loop and the terminal. Everything is an instance in the caller's storage or on the
+ * heap; the only process-wide state is the installed signal handlers and a thread-local pointer to the
+ * running host_thread.
+ *
+ * Unless said otherwise functions return 0 on success and -1 on failure with a sentence in *err that names
+ * the cause and what to do about it. Lengths and addresses are bytes; times are nanoseconds.
+ */
+#ifndef HOST_HOST_H
+#define HOST_HOST_H
+
+#include <signal.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define HOST_PAGE 4096u
+
+struct host_err {
+    char text[512];
+};
+/* Formats into err (may be NULL); always returns -1, so that `return host_fail(err, ...)` reads well. */
+int host_fail(struct host_err *err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* Host calls and signals counted per VM; shown by --stats. */
+struct host_counts {
+    uint64_t mmap, munmap, mprotect, signals, segv, ill, fpe, trap, kick;
+};
+
+/* ---- Guest RAM: guest physical [0, size) is base[0, size). One memfd, mapped once, linearly, read-write.
+ * ---- */
+struct host_ram {
+    int fd;
+    uint8_t *base;
+    uint64_t size;
+};
+int host_ram_init(struct host_ram *ram, uint64_t size, struct host_err *err);
+void host_ram_finish(struct host_ram *ram);
+
+/* ---- Windows: 4 GiB of address space, 4 GiB aligned, followed by a 4 GiB guard that is never mapped (and
+ * preceded by one). Window offset v shows whatever RAM page was mapped there; all else is PROT_NONE. ---- */
+#define HOST_WINDOW_SIZE (UINT64_C(1) << 32)
+struct host_window {
+    uint8_t *base;
+    void *reservation; /* what munmap must give back */
+    const struct host_ram *ram;
+    struct host_counts *counts;
+};
+int host_window_init(struct host_window *w, const struct host_ram *ram, struct host_counts *counts,
+                     struct host_err *err);
+void host_window_finish(struct host_window *w);
+/* Map [gva, gva+len) to RAM [gpa, gpa+len), replacing what was there. prot is PROT_READ[|PROT_WRITE].
+ * populate asks the host to pre-fault. Page-aligned; gva+len <= 4 GiB; gpa+len <= ram->size. Returns 0 or
+ * -errno (ENOMEM: too many mappings). Async-signal-safe: may be called from the trap handler. Same for the
+ * next three. */
+int host_window_map(struct host_window *w, uint32_t gva, uint64_t gpa, uint64_t len, int prot, bool populate);
+int host_window_unmap(struct host_window *w, uint32_t gva, uint64_t len);
+int host_window_protect(struct host_window *w, uint32_t gva, uint64_t len, int prot);
+int host_window_reset(struct host_window *w); /* drop everything in one call */
+
+/* ---- Code arena: the same memory twice, once writable, once executable. rx is within +-2 GiB of itself
+ * only. ---- */
+struct host_arena {
+    uint8_t *rw, *rx;
+    size_t size;
+    int fd;
+};
+int host_arena_init(struct host_arena *a, size_t size, struct host_err *err);
+void host_arena_finish(struct host_arena *a);
+
+/* ---- Signal entry. ---- */
+enum host_trap_kind {
+    HOST_TRAP_CPU,  /* SIGSEGV SIGBUS SIGILL SIGFPE SIGTRAP: a CPU exception, see vector/error/addr */
+    HOST_TRAP_KICK, /* host_thread_kick() or the loop's timer */
+};
+struct host_trap {
+    enum host_trap_kind kind;
+    unsigned vector; /* x86 exception number (REG_TRAPNO): 0 #DE 1 #DB 3 #BP 6 #UD 13 #GP 14 #PF 16 #MF 17 #AC
+                        19 #XM */
+    unsigned error;  /* REG_ERR: for #PF bit 1 is set for a write, bit 4 for a fetch */
+    uint64_t addr;   /* faulting address for #PF */
+    void *uc;        /* ucontext_t*: the interrupted state, editable; takes effect at return */
+};
+/* Runs on the alternate stack with all signals blocked. Returns true when handled: execution resumes with uc.
+ * False for HOST_TRAP_CPU means a bug of ours: host prints registers and a backtrace, restores the terminal
+ * and aborts. */
+typedef bool (*host_trap_fn)(void *ctx, struct host_trap *trap);
+
+/* One per thread that runs guest code. */
+struct host_thread {
+    host_trap_fn fn;
+    void *ctx;
+    struct host_counts *counts;
+    int tid;
+    void *altstack;
+    struct host_thread *outer;
+};
+/* Install handlers (first time in the process), this thread's alternate stack, and make t current; leave
+ * undoes it. Nestable: leave restores the thread entered before. */
+int host_thread_enter(struct host_thread *t, host_trap_fn fn, void *ctx, struct host_counts *counts,
+                      struct host_err *err);
+void host_thread_leave(struct host_thread *t);
+/* Make t's handler run with HOST_TRAP_KICK soon. Any thread; async-signal-safe. */
+void host_thread_kick(struct host_thread *t);
+
+/* ---- Clocks. Real: CLOCK_MONOTONIC and the hardware TSC. Virtual: moves only by host_clock_advance (lock
+ * step and deterministic tests); its TSC runs at 1 GHz. ---- */
+struct host_clock {
+    bool is_virtual;
+    uint64_t virtual_ns;
+    uint64_t base_ns; /* real: value of CLOCK_MONOTONIC that is guest time 0 */
+};
+void host_clock_init(struct host_clock *c, bool is_virtual);
+uint64_t host_clock_ns(const struct host_clock *c);
+uint64_t host_clock_tsc(const struct host_clock *c);
+void host_clock_advance(struct host_clock *c, uint64_t ns);
+
+/* ---- Event loop: timers and file descriptors, all callbacks on the thread that calls run/wait. With a real
+ * clock a POSIX timer and a waker thread kick `thread` when something is due while guest code runs. ---- */
+struct host_loop;
+struct host_timer; /* one-shot */
+typedef void (*host_event_fn)(void *ctx);
+
+/* thread: whom to kick, NULL for none (then the owner must poll by host_loop_run). */
+int host_loop_create(struct host_loop **out, struct host_clock *clock, struct host_thread *thread,
+                     struct host_err *err);
+void host_loop_destroy(struct host_loop *loop);
+struct host_clock *host_loop_clock(struct host_loop *loop);
+/* Heap objects, destroyed with _destroy or with the loop. */
+struct host_timer *host_timer_create(struct host_loop *loop, host_event_fn fn, void *ctx);
+void host_timer_destroy(struct host_timer *t);
+void host_timer_set(struct host_timer *t, uint64_t deadline_ns); /* absolute, host_clock_ns scale; replaces */
+void host_timer_cancel(struct host_timer *t);
+/* Watch fd for readability (want_read) and/or writability; one registration per fd. fn runs while the
+ * condition holds (level-triggered). Set both false to pause. Regular files and /dev/null are always ready.
+ */
+int host_loop_watch(struct host_loop *loop, int fd, bool want_read, bool want_write, host_event_fn fn,
+                    void *ctx);
+void host_loop_unwatch(struct host_loop *loop, int fd);
+/* Run everything due now; never blocks. Returns the number of callbacks run. */
+unsigned host_loop_run(struct host_loop *loop);
+/* Block until something ran or a kick arrived, at most max_ns (UINT64_MAX: forever). Virtual clock: advance
+ * to the next deadline instead of sleeping. Never loses a wake-up that came between run and wait. */
+void host_loop_wait(struct host_loop *loop, uint64_t max_ns);
+uint64_t host_loop_next_deadline(struct host_loop *loop); /* UINT64_MAX: none */
+
+/* ---- Terminal: raw mode that is undone on every exit path (exit(), fatal signals, SIGTSTP/SIGCONT, host
+ * bug). ---- */
+int host_term_raw(int fd, struct host_err *err); /* no-op when fd is no terminal */
+void host_term_restore(void);                    /* idempotent, async-signal-safe */
+
+/* ---- Host features, for doctor and start-up checks. ---- */
+struct host_features {
+    bool fsgsbase; /* wrgsbase usable (AT_HWCAP2 bit 1) */
+    bool memfd;
+    bool kvm;           /* /dev/kvm can be opened: shown only for information */
+    bool overcommit_ok; /* an 8 GiB PROT_NONE reservation succeeds */
+    bool exec_memfd;    /* a memfd can be mapped PROT_EXEC */
+    bool ldt;           /* modify_ldt works (direct execution) */
+    bool seccomp;
+    unsigned max_map_count;
+    unsigned cpus;
+    char cpu_name[64];
+    char kernel[128];
+};
+void host_features_probe(struct host_features *f);
+
+#endif
