@@ -1,0 +1,65 @@
+/*
+ * A decoded guest instruction, as the interpreter and the translator share it: what Zydis found, reduced to
+ * 64-odd bytes that a decode cache can hold. 32-bit code unless the code segment says otherwise.
+ */
+#ifndef BT_INSN_H
+#define BT_INSN_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <Zydis/Zydis.h>
+
+#define BT_NOREG    0xff
+#define BT_MAX_INSN 15
+
+enum bt_insn_class {
+    BT_CLASS_INT, /* integer and everything that is not below */
+    BT_CLASS_X87, /* #NM by CR0.EM/TS; WAIT too */
+    BT_CLASS_MMX, /* MMX/3DNow registers */
+    BT_CLASS_SSE, /* XMM state (SSE to SSE4.2, AES, SHA, PCLMUL) */
+};
+
+struct bt_insn {
+    uint16_t mnemonic; /* ZydisMnemonic */
+    uint8_t length;    /* bytes, 1..15 */
+    uint8_t opsize; /* effective operand size in bytes: 1 for byte forms, 2, 4 (8 for MMX/cmpxchg8b etc.) */
+    uint8_t osz;    /* operand-size attribute: 2 or 4 (what PUSH imm, RET, IRET, string ops ... depend on) */
+    uint8_t asz;    /* address-size attribute: 2 or 4 */
+    uint8_t map;    /* ZydisOpcodeMap */
+    uint8_t opcode; /* last opcode byte */
+    uint8_t opcode_off; /* offset of that byte */
+    uint8_t class;      /* enum bt_insn_class */
+    bool lock, rep, repne;
+    bool has_modrm, is_mem; /* is_mem: ModRM names memory, or a moffs operand */
+    uint8_t modrm, mod, reg, rm;
+    uint8_t modrm_off;                                       /* 0: none */
+    uint8_t sib_off, disp_off, disp_size, imm_off, imm_size; /* bytes; 0: absent */
+    uint8_t seg;         /* enum rc_seg_name: segment of the memory operand with overrides applied; for string
+                            instructions that of the [ESI] operand */
+    uint8_t base, index; /* enum rc_gpr or BT_NOREG; 16-bit addressing too (BX+SI: base EBX, index ESI) */
+    uint8_t scale;       /* 0, 1, 2, 4, 8 */
+    uint8_t mem_size; /* bytes the memory operand covers, 0: none or special (LEA, INVLPG, FXSAVE: 255 = 512
+                         bytes) */
+    int32_t disp;
+    uint32_t imm, imm2; /* zero- or sign-extended as the instruction defines; relative branches: displacement.
+                           Far pointers: imm = offset, imm2 = selector. ENTER: imm = size, imm2 = level */
+    uint8_t bytes[BT_MAX_INSN];
+};
+
+enum bt_decode {
+    BT_DECODE_OK,
+    BT_DECODE_SHORT, /* more bytes are needed (page end): fetch on, or raise what the fetch raised */
+    BT_DECODE_UD,    /* not an instruction, not one this CPU model offers (VEX, VMX ...), or LOCK where not
+                        allowed */
+    BT_DECODE_LONG,  /* more than 15 bytes: #GP(0) */
+};
+
+struct bt_decoder {
+    ZydisDecoder d32, d16;
+};
+void bt_decoder_init(struct bt_decoder *d);
+/* code: len bytes at the instruction; big: CS.D. */
+enum bt_decode bt_decode(const struct bt_decoder *d, bool big, const uint8_t *code, unsigned len,
+                         struct bt_insn *out);
+
+#endif
