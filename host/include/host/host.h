@@ -97,6 +97,7 @@ struct host_thread {
     int tid;
     void *altstack;
     struct host_thread *outer;
+    int kicked; /* a kick arrived that no host_loop_wait has consumed yet; host's own, atomic */
 };
 /* Install handlers (first time in the process), this thread's alternate stack, and make t current; leave
  * undoes it. Nestable: leave restores the thread entered before. */
@@ -124,7 +125,8 @@ struct host_loop;
 struct host_timer; /* one-shot */
 typedef void (*host_event_fn)(void *ctx);
 
-/* thread: whom to kick, NULL for none (then the owner must poll by host_loop_run). */
+/* thread: whom to kick, NULL for none (then the owner must poll by host_loop_run). It may be entered later, but must be
+ * zero-initialised by then; call host_loop_run once after entering, so that timers set before can reach it. */
 int host_loop_create(struct host_loop **out, struct host_clock *clock, struct host_thread *thread,
                      struct host_err *err);
 void host_loop_destroy(struct host_loop *loop);
