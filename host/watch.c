@@ -120,8 +120,7 @@ static void remove_from_epoll(struct host_loop *loop, struct host_watch *w)
 {
     if (!w->in_epoll)
         return;
-    epoll_ctl(loop->epoll_fd, EPOLL_CTL_DEL, w->fd,
-              NULL); /* fails when the owner closed fd first: just as gone */
+    epoll_ctl(loop->epoll_fd, EPOLL_CTL_DEL, w->fd, NULL);
     w->in_epoll = false;
     loop->in_epoll--;
 }
