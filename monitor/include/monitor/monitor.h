@@ -34,7 +34,8 @@ struct vm_config {
     const char *cpu_mask; /* --cpu */
     size_t cache_bytes;
     unsigned max_user_spaces, max_maps;
-    unsigned trace; /* BT_TRACE_* | VM_TRACE_DEVICE */
+    int debug_exit_port; /* 0: the default 0xf4; negative: none */
+    unsigned trace;      /* BT_TRACE_* | VM_TRACE_DEVICE */
     FILE *trace_out;
 };
 enum { VM_TRACE_DEVICE = 1 << 16 };
@@ -52,7 +53,8 @@ enum vm_end { VM_END_POWER_OFF, VM_END_DEBUG_EXIT, VM_END_RESET, VM_END_QUIT, VM
 struct vm_result {
     enum vm_end end;
     uint32_t debug_exit; /* value written */
-    char reason[512];    /* VM_END_STOPPED: one line: cause, guest EIP, bytes, mode */
+    char reason[512];    /* VM_END_STOPPED: one line: cause, guest EIP, bytes, mode. VM_END_RESET: the same for a
+                            triple fault, empty when the guest asked for the reset */
 };
 /* Run on the calling thread to the end. With no_reboot a reset (ACPI, 8042, CF9, triple fault) ends with
  * VM_END_RESET; otherwise the machine is reset and the guest loaded again. */

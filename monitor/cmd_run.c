@@ -1,0 +1,154 @@
+/* ringlet run: a machine from the command line, its end turned into an exit status. */
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+#include "cmd.h"
+#include "options.h"
+#include "stats.h"
+
+/*T:250 Signals as events
+ * Somebody types kill: the machine must stop at a sane point, print its statistics and give the terminal
+ * back. A signal handler may do almost nothing safely, so there is none: the signals are blocked and read
+ * from a file descriptor that the event loop watches like any device. Ctrl-C is no signal at all while the
+ * terminal is raw: it is a byte for the guest. :*/
+struct run_signals {
+    int fd;
+    int got; /* signal number, 0: none yet */
+    struct vm *vm;
+};
+
+static const int run_ending_signals[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
+
+/* nohup and shells' background jobs ignore signals on purpose; those stay ignored. */
+static bool run_ignored(int signo)
+{
+    struct sigaction sa;
+
+    return sigaction(signo, NULL, &sa) == 0 && sa.sa_handler == SIG_IGN;
+}
+
+static int run_signals_open(struct run_signals *s, struct host_err *err)
+{
+    sigset_t set;
+
+    sigemptyset(&set);
+    for (unsigned i = 0; i < sizeof(run_ending_signals) / sizeof(run_ending_signals[0]); i++)
+        if (!run_ignored(run_ending_signals[i]))
+            sigaddset(&set, run_ending_signals[i]);
+    /* Before any thread is made: they inherit the mask. */
+    if (pthread_sigmask(SIG_BLOCK, &set, NULL) != 0)
+        return host_fail(err, "cannot block signals: %s", strerror(errno));
+    s->fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
+    if (s->fd < 0)
+        return host_fail(err, "signalfd: %s", strerror(errno));
+    return 0;
+}
+
+static void run_signal(void *ctx)
+{
+    struct run_signals *s = ctx;
+    struct signalfd_siginfo info;
+
+    if (read(s->fd, &info, sizeof(info)) != sizeof(info))
+        return;
+    s->got = (int)info.ssi_signo;
+    vm_stop(s->vm);
+}
+
+static int run_status(const struct vm_result *res, int signal)
+{
+    switch (res->end) {
+    case VM_END_POWER_OFF:
+        return CMD_OK;
+    case VM_END_DEBUG_EXIT:
+        return (int)((res->debug_exit << 1 | 1) & 0xff);
+    case VM_END_RESET:
+        if (!res->reason[0])
+            return CMD_OK;
+        cmd_say("%s", res->reason);
+        return CMD_TRIPLE_FAULT;
+    case VM_END_QUIT:
+        if (!signal)
+            return CMD_OK;
+        cmd_say("stopped by signal %d (%s)", signal, strsignal(signal));
+        return 128 + signal;
+    case VM_END_STOPPED:
+        cmd_say("%s", res->reason);
+        return CMD_GUEST_STOPPED;
+    }
+    return CMD_GUEST_STOPPED;
+}
+
+static int run_machine(struct options *o, struct run_signals *signals, struct host_err *err)
+{
+    struct vm_result res;
+    struct vm *vm;
+    int status = -1;
+
+    if (vm_create(&vm, &o->vm, err) < 0)
+        return -1;
+    signals->vm = vm;
+    if (host_loop_watch(vm_loop(vm), signals->fd, true, false, run_signal, signals) < 0)
+        host_fail(err, "cannot watch for signals: %s", strerror(errno));
+    else if (vm_run(vm, &res, err) == 0)
+        status = run_status(&res, signals->got);
+    if (status >= 0 && o->stats != OPTIONS_NO_STATS) {
+        host_term_restore();
+        stats_print(vm, o->stats == OPTIONS_STATS_JSON, stderr);
+    }
+    host_loop_unwatch(vm_loop(vm), signals->fd);
+    vm_destroy(vm);
+    return status;
+}
+
+static int run_open_trace(struct options *o, struct host_err *err)
+{
+    o->vm.trace_out = stderr;
+    if (!o->trace_file)
+        return 0;
+    o->vm.trace_out = fopen(o->trace_file, "we");
+    if (!o->vm.trace_out)
+        return host_fail(err, "trace file %s cannot be written: %s", o->trace_file, strerror(errno));
+    return 0;
+}
+
+static int run_guest(struct options *o, struct host_err *err)
+{
+    struct run_signals signals = {.fd = -1};
+    int status = -1;
+
+    if (cmd_doctor_check(o->vm.engine, err) == 0 && run_open_trace(o, err) == 0 &&
+        run_signals_open(&signals, err) == 0)
+        status = run_machine(o, &signals, err);
+    if (signals.fd >= 0)
+        close(signals.fd);
+    if (o->vm.trace_out && o->vm.trace_out != stderr)
+        fclose(o->vm.trace_out);
+    return status;
+}
+
+int cmd_run(int argc, char *const *argv)
+{
+    struct options o;
+    struct host_err err = {""};
+    int status;
+
+    if (options_parse(&o, argc, argv, &err) < 0) {
+        cmd_say("%s", err.text);
+        status = CMD_USAGE;
+    } else if (o.help) {
+        cmd_help_run(stdout);
+        status = CMD_OK;
+    } else {
+        status = run_guest(&o, &err);
+        if (status < 0) {
+            cmd_say("%s", err.text);
+            status = CMD_CANNOT_START;
+        }
+    }
+    options_finish(&o);
+    return status;
+}

@@ -1,0 +1,195 @@
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include "stats.h"
+#include "vm.h"
+
+enum stats_source { STATS_bt, STATS_vm, STATS_spt, STATS_host, STATS_cpu, STATS_SOURCES };
+typedef struct bt_counts stats_type_bt;
+typedef struct vm_counts stats_type_vm;
+typedef struct spt_counts stats_type_spt;
+typedef struct host_counts stats_type_host;
+typedef struct rc_cpu stats_type_cpu;
+
+struct stats_row {
+    const char *name, *title;
+    enum stats_source source; /* STATS_SOURCES: a group's head */
+    size_t offset;
+};
+#define GROUP(name, title) {name, title, STATS_SOURCES, 0},
+#define COUNTER(name, title, source, field)                                                                  \
+    {name, title, STATS_##source, offsetof(stats_type_##source, field)},
+static const struct stats_row stats_rows[] = {
+#include "stats.def"
+};
+#undef GROUP
+#undef COUNTER
+enum { STATS_ROWS = sizeof(stats_rows) / sizeof(stats_rows[0]) };
+
+static const char *const stats_vectors[32] = {
+    [0] = "#DE",  [1] = "#DB",  [2] = "NMI",  [3] = "#BP",  [4] = "#OF",  [5] = "#BR",
+    [6] = "#UD",  [7] = "#NM",  [8] = "#DF",  [10] = "#TS", [11] = "#NP", [12] = "#SS",
+    [13] = "#GP", [14] = "#PF", [16] = "#MF", [17] = "#AC", [18] = "#MC", [19] = "#XM",
+};
+
+struct stats_view {
+    const uint8_t *source[STATS_SOURCES];
+    const struct rc_cpu *cpu;
+    uint64_t kernel, user, monitor, devices, idle, total; /* ns */
+    long rss_kib;
+};
+
+static void stats_collect(struct vm *vm, struct stats_view *v)
+{
+    const struct bt_counts *bt = bt_stats(vm->vcpu);
+    struct rusage ru = {0};
+
+    getrusage(RUSAGE_SELF, &ru);
+    *v = (struct stats_view){
+        .source = {[STATS_bt] = (const uint8_t *)bt,
+                   [STATS_vm] = (const uint8_t *)&vm->counts,
+                   [STATS_spt] = (const uint8_t *)spt_stats(bt_spt(vm->vcpu)),
+                   [STATS_host] = (const uint8_t *)&vm->host,
+                   [STATS_cpu] = (const uint8_t *)bt_cpu(vm->vcpu)},
+        .cpu = bt_cpu(vm->vcpu),
+        .kernel = bt->ns_kernel,
+        .user = bt->ns_user,
+        .monitor = bt->ns_monitor,
+        .devices = vm->counts.ns_devices,
+        .idle = vm->counts.ns_idle,
+        .total = vm->counts.ns_total,
+        .rss_kib = ru.ru_maxrss,
+    };
+}
+
+static uint64_t stats_value(const struct stats_view *v, const struct stats_row *row)
+{
+    uint64_t n;
+
+    memcpy(&n, v->source[row->source] + row->offset, sizeof(n));
+    return n;
+}
+
+/* What dev_bus_report writes, as one string to free(). NULL when there is no memory for it. */
+static char *stats_devices(struct vm *vm)
+{
+    char *text = NULL;
+    size_t size;
+    FILE *f = open_memstream(&text, &size);
+
+    if (!f)
+        return NULL;
+    dev_bus_report(dev_board_bus(vm->board), f);
+    fclose(f);
+    return text;
+}
+
+/* ---- Text ---- */
+
+static void stats_text_time(FILE *out, const char *title, uint64_t ns, uint64_t total)
+{
+    fprintf(out, "  %-36s %12.3f s %5.1f %%\n", title, (double)ns / 1e9,
+            total ? 100.0 * (double)ns / (double)total : 0.0);
+}
+
+static void stats_text(const struct stats_view *v, char *devices, FILE *out)
+{
+    char *rest = NULL;
+
+    fprintf(out, "Time\n");
+    stats_text_time(out, "guest user code", v->user, v->total);
+    stats_text_time(out, "guest kernel code", v->kernel, v->total);
+    stats_text_time(out, "monitor", v->monitor, v->total);
+    stats_text_time(out, "device events", v->devices, v->total);
+    stats_text_time(out, "idle", v->idle, v->total);
+    stats_text_time(out, "all", v->total, v->total);
+    for (const struct stats_row *r = stats_rows; r < stats_rows + STATS_ROWS; r++) {
+        if (r->source == STATS_SOURCES)
+            fprintf(out, "%s\n", r->title);
+        else
+            fprintf(out, "  %-36s %12" PRIu64 "\n", r->title, stats_value(v, r));
+    }
+    fprintf(out, "Exceptions delivered\n");
+    for (unsigned i = 0; i < 32; i++)
+        if (v->cpu->exceptions[i])
+            fprintf(out, "  %2u %-33s %12" PRIu64 "\n", i, stats_vectors[i] ? stats_vectors[i] : "",
+                    v->cpu->exceptions[i]);
+    fprintf(out, "Device accesses\n");
+    for (char *line = devices ? strtok_r(devices, "\n", &rest) : NULL; line;
+         line = strtok_r(NULL, "\n", &rest))
+        fprintf(out, "  %s\n", line);
+    fprintf(out, "Peak resident memory\n  %-36s %12ld\n", "KiB", v->rss_kib);
+}
+
+/* ---- JSON (RFC 8259) ---- */
+
+static void stats_json_string(FILE *out, const char *s)
+{
+    fputc('"', out);
+    for (; *s; s++) {
+        if (*s == '"' || *s == '\\')
+            fprintf(out, "\\%c", *s);
+        else if ((unsigned char)*s < 0x20)
+            fprintf(out, "\\u%04x", (unsigned char)*s);
+        else
+            fputc(*s, out);
+    }
+    fputc('"', out);
+}
+
+static void stats_json_counters(const struct stats_view *v, FILE *out)
+{
+    bool first = true;
+
+    for (const struct stats_row *r = stats_rows; r < stats_rows + STATS_ROWS; r++) {
+        if (r->source == STATS_SOURCES) {
+            fprintf(out, "%s,\n  \"%s\": {", r == stats_rows ? "" : "}", r->name);
+            first = true;
+        } else {
+            fprintf(out, "%s\"%s\": %" PRIu64, first ? "" : ", ", r->name, stats_value(v, r));
+            first = false;
+        }
+    }
+    fprintf(out, "}");
+}
+
+static void stats_json(const struct stats_view *v, char *devices, FILE *out)
+{
+    const char *sep = "";
+    char *rest = NULL;
+
+    fprintf(out,
+            "{\n  \"time_ns\": {\"user\": %" PRIu64 ", \"kernel\": %" PRIu64 ", \"monitor\": %" PRIu64
+            ", \"devices\": %" PRIu64 ", \"idle\": %" PRIu64 ", \"all\": %" PRIu64 "}",
+            v->user, v->kernel, v->monitor, v->devices, v->idle, v->total);
+    stats_json_counters(v, out);
+    fprintf(out, ",\n  \"exceptions\": {");
+    for (unsigned i = 0; i < 32; i++)
+        if (v->cpu->exceptions[i]) {
+            fprintf(out, "%s\"%u\": %" PRIu64, sep, i, v->cpu->exceptions[i]);
+            sep = ", ";
+        }
+    fprintf(out, "},\n  \"device_accesses\": [");
+    sep = "";
+    for (char *line = devices ? strtok_r(devices, "\n", &rest) : NULL; line;
+         line = strtok_r(NULL, "\n", &rest)) {
+        fprintf(out, "%s\n    ", sep);
+        stats_json_string(out, line);
+        sep = ",";
+    }
+    fprintf(out, "],\n  \"peak_rss_kib\": %ld\n}\n", v->rss_kib);
+}
+
+void stats_print(struct vm *vm, bool json, FILE *out)
+{
+    char *devices = stats_devices(vm);
+    struct stats_view v;
+
+    stats_collect(vm, &v);
+    if (json)
+        stats_json(&v, devices, out);
+    else
+        stats_text(&v, devices, out);
+    free(devices);
+}
