@@ -52,8 +52,9 @@ enum { BT_TRACE_BLOCK = 1, BT_TRACE_EXCEPTION = 2, BT_TRACE_SHADOW = 4 };
 
 struct bt_counts {
     uint64_t blocks, insns, insns_interp, cache_bytes, cache_flushes, blocks_dropped, chained, dispatches,
-        jump_misses, exits, callouts, retranslated, code_writes, steps, verified, entries;
-    uint64_t ns_kernel, ns_user, ns_monitor; /* sampled time split, see README */
+        jump_misses, callouts, retranslated, code_writes, steps, verified, entries;
+    uint64_t exits[8];                       /* by reason: bt_exit_name() */
+    uint64_t ns_kernel, ns_user, ns_monitor; /* time split */
 };
 
 struct bt_vcpu; /* opaque: owns a struct rc_cpu and a struct spt */
@@ -63,6 +64,7 @@ struct rc_cpu *bt_cpu(struct bt_vcpu *v);
 struct spt *bt_spt(struct bt_vcpu *v);
 struct host_thread *bt_thread(struct bt_vcpu *v); /* for the event loop to kick */
 const struct bt_counts *bt_stats(const struct bt_vcpu *v);
+const char *bt_exit_name(unsigned reason); /* index of bt_counts.exits; NULL beyond the last */
 const char *bt_reason(const struct bt_vcpu *v);
 void bt_trace(struct bt_vcpu *v, unsigned categories, FILE *out);
 

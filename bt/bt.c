@@ -1,0 +1,448 @@
+/* One vCPU: creation, the run loop, and what shadowpt tells us. */
+#include <stdlib.h>
+#include <string.h>
+#include <x86intrin.h>
+#include "impl.h"
+
+/* ---- upward calls from shadowpt ---- */
+
+static void on_code_write(void *ctx, uint64_t gpa, unsigned len)
+{
+    struct bt_vcpu *v = ctx;
+    bt_interp_code_write(v->interp, gpa, len);
+    if (bt_cache_drop_range(v, gpa, len))
+        spt_untrace_code(v->spt, gpa);
+}
+
+static void on_fetch_gone(void *ctx, unsigned space, uint32_t gva, uint32_t pages)
+{
+    struct bt_vcpu *v = ctx;
+    (void)gva;
+    (void)pages;
+    if (v->interp)
+        bt_interp_flush(v->interp);
+    bt_jtab_flush(v, space);
+    if (space == SPT_KERNEL_SPACE)
+        bt_cache_unlink_cross(v);
+    v->leave_pending = true;
+}
+
+static uint64_t on_mmio_read(void *ctx, uint64_t gpa, unsigned len)
+{
+    struct bt_vcpu *v = ctx;
+    return v->cfg.mem.mmio_read(v->cfg.mem.ctx, gpa, len);
+}
+
+static void on_mmio_write(void *ctx, uint64_t gpa, unsigned len, uint64_t value)
+{
+    struct bt_vcpu *v = ctx;
+    v->cfg.mem.mmio_write(v->cfg.mem.ctx, gpa, len, value);
+}
+
+static uint64_t on_tsc(void *ctx)
+{
+    struct bt_vcpu *v = ctx;
+    return host_clock_tsc(v->cfg.clock);
+}
+
+/* ---- life cycle ---- */
+
+static int create_spt(struct bt_vcpu *v, struct host_err *err)
+{
+    struct host_features f;
+    unsigned max_maps = v->cfg.max_maps;
+    if (!max_maps) {
+        host_features_probe(&f);
+        max_maps = f.max_map_count > 8192 ? f.max_map_count - 4096 : f.max_map_count / 2;
+    }
+    struct spt_config sc = {
+        .ram = v->cfg.ram,
+        .counts = v->cfg.counts,
+        .ops = {.ctx = v,
+                .mmio_read = on_mmio_read,
+                .mmio_write = on_mmio_write,
+                .code_write = on_code_write,
+                .fetch_gone = on_fetch_gone},
+        .max_user_spaces = v->cfg.max_user_spaces ? v->cfg.max_user_spaces : 128,
+        .max_maps = max_maps,
+        .no_windows = v->cfg.engine == BT_INTERPRET,
+    };
+    return spt_create(&v->spt, &sc, err);
+}
+
+int bt_create(struct bt_vcpu **out, const struct bt_config *cfg, struct host_err *err)
+{
+    struct bt_vcpu *v = aligned_alloc(64, (sizeof *v + 63) & ~(size_t)63);
+    if (!v)
+        return host_fail(err, "no memory for a vCPU");
+    memset(v, 0, sizeof *v);
+    v->cfg = *cfg;
+    v->callout_fn = (uint64_t)bt_callout_insn;
+    v->host_flags = 0x202;
+    bt_decoder_init(&v->decoder);
+    struct rc_ops ops = {.ctx = v, .tsc = on_tsc};
+    if (create_spt(v, err) || bt_cache_init(v, err) ||
+        bt_interp_create(&v->interp, &v->cpu, &v->cfg.ops, err)) {
+        bt_destroy(v);
+        return -1;
+    }
+    rc_cpu_init(&v->cpu, v->spt, &cfg->cpu, &ops);
+    *out = v;
+    bt_reset(v);
+    return 0;
+}
+
+void bt_destroy(struct bt_vcpu *v)
+{
+    if (!v)
+        return;
+    if (v->entered)
+        bt_leave(v);
+    if (v->interp)
+        bt_interp_destroy(v->interp);
+    bt_cache_finish(v);
+    if (v->spt)
+        spt_destroy(v->spt);
+    free(v);
+}
+
+void bt_reset(struct bt_vcpu *v)
+{
+    rc_cpu_reset(&v->cpu);
+    bt_cache_flush(v);
+    bt_interp_flush(v->interp);
+    v->stop = false;
+    memset(v->view_flips, 0, sizeof v->view_flips);
+    memset(v->user_view, 0, sizeof v->user_view);
+}
+
+struct rc_cpu *bt_cpu(struct bt_vcpu *v)
+{
+    return &v->cpu;
+}
+
+struct spt *bt_spt(struct bt_vcpu *v)
+{
+    return v->spt;
+}
+
+struct host_thread *bt_thread(struct bt_vcpu *v)
+{
+    return &v->thread;
+}
+
+const struct bt_counts *bt_stats(const struct bt_vcpu *v)
+{
+    return &v->counts;
+}
+
+const char *bt_exit_name(unsigned reason)
+{
+    static const char *const name[] = {
+        [BT_LEAVE_LINK] = "unchained branch", [BT_LEAVE_MISS] = "jump table miss",
+        [BT_LEAVE_CALLOUT] = "callout",       [BT_LEAVE_FAULT] = "guest fault",
+        [BT_LEAVE_RESITE] = "retranslate",    [BT_LEAVE_EVENT] = "event",
+        [BT_LEAVE_ABORTED] = "aborted entry",
+    };
+    return reason < sizeof name / sizeof *name ? name[reason] : NULL;
+}
+
+const char *bt_reason(const struct bt_vcpu *v)
+{
+    return v->reason;
+}
+
+void bt_trace(struct bt_vcpu *v, unsigned categories, FILE *out)
+{
+    v->trace = categories;
+    v->trace_out = out;
+    v->cpu.trace = categories & BT_TRACE_EXCEPTION ? out : NULL;
+}
+
+int bt_enter(struct bt_vcpu *v, struct host_err *err)
+{
+    if (host_thread_enter(&v->thread, bt_trap, v, v->cfg.counts, err))
+        return -1;
+    v->entered = true;
+    return 0;
+}
+
+void bt_leave(struct bt_vcpu *v)
+{
+    host_thread_leave(&v->thread);
+    v->entered = false;
+}
+
+void bt_request(struct bt_vcpu *v)
+{
+    v->cpu.request = 1;
+    if (v->entered)
+        host_thread_kick(&v->thread);
+}
+
+void bt_request_stop(struct bt_vcpu *v)
+{
+    v->stop = true;
+    bt_request(v);
+}
+
+/* ---- the run loop ---- */
+
+static enum bt_exit unsupported(struct bt_vcpu *v)
+{
+    struct rc_cpu *cpu = &v->cpu;
+    uint8_t bytes[15];
+    unsigned n = rc_fetch(cpu, cpu->eip, bytes, sizeof bytes);
+    int at = snprintf(v->reason, sizeof v->reason,
+                      "unsupported instruction at %04x:%08x (cpl %u, cr0 %08x, eflags %08x), bytes",
+                      cpu->seg[RC_CS].selector, cpu->eip, cpu->cpl, cpu->cr0, rc_eflags(cpu));
+    for (unsigned i = 0; i < n && at < (int)sizeof v->reason - 4; i++)
+        at += snprintf(v->reason + at, sizeof v->reason - (size_t)at, " %02x", bytes[i]);
+    return BT_EXIT_UNSUPPORTED;
+}
+
+/* Something translated code relied on is gone: mirrored return addresses may be stale. */
+static void forget_returns(struct bt_vcpu *v)
+{
+    if (v->leave_pending) {
+        v->leave_pending = false;
+        bt_hstack_reset(v);
+    }
+}
+
+/* No block number is held by anybody now: take what happened meanwhile into account. */
+static void settle(struct bt_vcpu *v)
+{
+    if (v->flush_wanted)
+        bt_cache_flush(v);
+    forget_returns(v);
+}
+
+static unsigned jtab_space(const struct bt_vcpu *v, uint32_t mode)
+{
+    return mode & RC_MODE_USER ? spt_user_space(v->spt) : SPT_KERNEL_SPACE;
+}
+
+static struct bt_jtab *jtab_for(struct bt_vcpu *v, uint32_t mode)
+{
+    unsigned space = jtab_space(v, mode);
+    struct bt_jtab *t = &v->jtabs[space];
+    if (!t->entry && !(t->entry = bt_jtab_create()))
+        return NULL;
+    if (t->mode != mode) {
+        bt_jtab_flush(v, space);
+        t->mode = mode;
+    }
+    return t;
+}
+
+/* Block at CS:EIP, 0 when its first instruction is for the interpreter (which also raises any fetch fault).
+ */
+static uint32_t lookup(struct bt_vcpu *v, uint32_t mode, unsigned *space)
+{
+    uint64_t gpa;
+    struct spt_info info;
+    uint32_t access = SPT_EXEC | (mode & RC_MODE_USER ? SPT_USER : 0);
+    if (!spt_fetch(v->spt, v->cpu.eip, access, &gpa, space, &info))
+        return 0;
+    uint32_t b = bt_cache_find(v, gpa, v->cpu.eip, mode);
+    if (b && v->block[b].gpa2) { /* is the tail's page still the same? */
+        uint64_t gpa2;
+        unsigned space2;
+        if (!spt_fetch(v->spt, (v->cpu.eip | (HOST_PAGE - 1)) + 1, access, &gpa2, &space2, &info) ||
+            gpa2 != v->block[b].gpa2 || space2 != *space) {
+            bt_cache_drop(v, b);
+            b = 0;
+        }
+    }
+    if (b)
+        return b;
+    b = bt_translate(v, v->cpu.eip, gpa, *space, mode);
+    if (b && v->cfg.verify && !bt_verify_block(v, &v->block[b])) {
+        bt_dump_block(v, &v->block[b], stderr);
+        bt_cache_drop(v, b);
+        return BT_BAD_BLOCK;
+    }
+    if (b && v->trace & BT_TRACE_BLOCK)
+        bt_dump_block(v, &v->block[b], v->trace_out);
+    return b;
+}
+
+static void account(struct bt_vcpu *v, uint64_t *bucket)
+{
+    uint64_t now = __rdtsc();
+    *bucket += now - v->tsc_last;
+    v->tsc_last = now;
+}
+
+/* May translated code of `space` at this privilege be entered by jump table? Not supervisor code in user
+ * pages. */
+static bool table_allowed(uint32_t mode, unsigned space)
+{
+    return (mode & RC_MODE_USER) || space == SPT_KERNEL_SPACE;
+}
+
+static void chain(struct bt_vcpu *v, uint32_t b, uint32_t mode, unsigned space)
+{
+    if (v->unchained)
+        return;
+    if (v->leave_reason == BT_LEAVE_LINK && !v->block[v->link[v->leave_link].block].dead) {
+        struct bt_link *l = &v->link[v->leave_link];
+        if (v->block[b].gpa2)
+            l->cross = true;
+        if (l->target_eip == v->block[b].eip && (!l->cross || space == SPT_KERNEL_SPACE))
+            bt_cache_link(v, v->leave_link, b);
+    } else if (table_allowed(mode, space))
+        bt_jtab_set(v, jtab_space(v, mode), b);
+}
+
+static void enter_windows(struct bt_vcpu *v, uint32_t mode, const struct bt_jtab *t)
+{
+    unsigned space = spt_user_space(v->spt);
+    bool user = mode & RC_MODE_USER;
+    if (v->entered_user != user || v->entered_space != space)
+        v->hstack = v->hstack_top[user];
+    uint64_t k = (uint64_t)spt_kernel_window(v->spt), u = (uint64_t)spt_user_window(v->spt);
+    if (v->entered_space != space || v->window_k != k || v->window_u != u) {
+        for (unsigned i = 0; i < 256; i++)
+            v->window[i] = v->user_view[i] ? u : k;
+        v->window_k = k;
+        v->window_u = u;
+    }
+    v->entered_user = user;
+    v->entered_space = space;
+    v->gsbase = user ? u : k;
+    v->jtab = (uint64_t)t->entry;
+}
+
+static unsigned retired_by(const struct bt_vcpu *v)
+{
+    switch (v->leave_reason) {
+    case BT_LEAVE_LINK:
+    case BT_LEAVE_MISS:
+        return v->block[v->run_block].count;
+    case BT_LEAVE_ABORTED:
+        return 0;
+    default:
+        return v->leave_index;
+    }
+}
+
+typedef void (*enter_fn)(struct bt_vcpu *v, uint64_t target);
+
+static void run_block(struct bt_vcpu *v, uint32_t b, uint32_t mode)
+{
+    struct rc_cpu *cpu = &v->cpu;
+    enter_fn enter = (enter_fn)(uintptr_t)(v->arena.rx + v->stubs.enter);
+    v->host_flags = (cpu->eflags & (RC_ARITH | RC_DF)) | 0x202;
+    v->run_block = b;
+    v->counts.entries++;
+    account(v, &v->counts.ns_monitor);
+    enter(v, (uint64_t)(v->arena.rx + v->block[b].main));
+    account(v, mode & RC_MODE_USER ? &v->counts.ns_user : &v->counts.ns_kernel);
+    cpu->eflags =
+        (cpu->eflags & ~(uint32_t)(RC_ARITH | RC_DF)) | ((uint32_t)v->host_flags & (RC_ARITH | RC_DF));
+    v->counts.exits[v->leave_reason]++;
+}
+
+static void after_block(struct bt_vcpu *v)
+{
+    switch (v->leave_reason) {
+    case BT_LEAVE_FAULT:
+        rc_deliver_fault(&v->cpu);
+        break;
+    case BT_LEAVE_RESITE:
+        bt_cache_drop(v, v->leave_block);
+        v->counts.retranslated++;
+        break;
+    default:
+        break;
+    }
+}
+
+/* One instruction by the interpreter. False: *exit says why bt_run must return. */
+static bool step(struct bt_vcpu *v, uint64_t *done, enum bt_exit *exit)
+{
+    enum bt_step s = bt_interp_step(v->interp);
+    *done += s == BT_STEP_OK || s == BT_STEP_HALT;
+    v->counts.insns_interp++;
+    v->leave_reason = BT_LEAVE_EVENT;
+    if (s == BT_STEP_UNSUPPORTED) {
+        *exit = unsupported(v);
+        return false;
+    }
+    return true;
+}
+
+static bool translated(struct bt_vcpu *v, uint32_t mode, uint64_t *done, enum bt_exit *exit)
+{
+    unsigned space = 0;
+    struct bt_jtab *t = jtab_for(v, mode);
+    uint32_t b = t ? lookup(v, mode, &space) : 0;
+    if (b == BT_BAD_BLOCK) {
+        *exit = BT_EXIT_UNSUPPORTED;
+        return false;
+    }
+    if (!b)
+        return step(v, done, exit);
+    chain(v, b, mode, space);
+    forget_returns(v);
+    enter_windows(v, mode, t);
+    run_block(v, b, mode);
+    *done += retired_by(v);
+    after_block(v);
+    return true;
+}
+
+static void set_unchained(struct bt_vcpu *v, bool unchained)
+{
+    if (v->unchained != unchained)
+        bt_cache_flush(v);
+    v->unchained = unchained;
+}
+
+enum bt_exit bt_run(struct bt_vcpu *v, uint64_t limit, uint64_t *retired)
+{
+    struct rc_cpu *cpu = &v->cpu;
+    uint64_t done = 0;
+    enum bt_exit exit = BT_EXIT_LIMIT;
+    set_unchained(v, limit != UINT64_MAX);
+    v->leave_reason = BT_LEAVE_EVENT;
+    v->tsc_last = __rdtsc();
+    while (done < limit) {
+        if (v->stop) {
+            v->stop = false;
+            exit = BT_EXIT_STOPPED;
+            break;
+        }
+        if (cpu->shutdown) {
+            exit = BT_EXIT_SHUTDOWN;
+            break;
+        }
+        if (cpu->iflag && !cpu->irq_shadow && v->cfg.ops.intr(v->cfg.ops.ctx)) {
+            rc_deliver_irq(cpu, v->cfg.ops.intack(v->cfg.ops.ctx));
+            v->leave_reason = BT_LEAVE_EVENT;
+            continue;
+        }
+        if (cpu->request) {
+            cpu->request = 0;
+            exit = BT_EXIT_EVENT;
+            break;
+        }
+        if (cpu->halted) {
+            exit = BT_EXIT_HALT;
+            break;
+        }
+        settle(v);
+        uint32_t mode = rc_mode(cpu);
+        if (v->cfg.engine == BT_INTERPRET || cpu->irq_shadow || (mode & RC_MODE_INTERP)) {
+            if (!step(v, &done, &exit))
+                break;
+        } else if (!translated(v, mode, &done, &exit))
+            break;
+    }
+    account(v, &v->counts.ns_monitor);
+    if (retired)
+        *retired += done;
+    return exit;
+}

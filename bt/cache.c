@@ -1,0 +1,335 @@
+/*
+ * The translation cache: blocks by guest physical address, links between them, jump tables, the host return
+ * stacks and the record of what each site was found guilty of. Arena memory and block numbers are only ever
+ * reused by a complete flush, which happens between two entries to translated code: a dead block may be left
+ * safely, never re-entered.
+ */
+#include <stdlib.h>
+#include <sys/mman.h>
+#include "impl.h"
+#include "emit.h"
+
+static uint32_t hash_of(const struct bt_vcpu *v, uint64_t gpa, uint32_t eip, uint32_t mode)
+{
+    uint64_t h = (gpa ^ (uint64_t)(eip >> 12) << 40 ^ (uint64_t)mode << 33) * UINT64_C(0x9e3779b97f4a7c15);
+    return (uint32_t)(h >> 40) & v->hash_mask;
+}
+
+static void *reserve(size_t bytes)
+{
+    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return p == MAP_FAILED ? NULL : p;
+}
+
+int bt_cache_init(struct bt_vcpu *v, struct host_err *err)
+{
+    size_t bytes = v->cfg.cache_bytes ? v->cfg.cache_bytes : BT_ARENA_DEFAULT;
+    if (bytes < 4 * BT_BLOCK_ROOM || bytes > (UINT64_C(1) << 30))
+        return host_fail(err, "translation cache of %zu bytes: choose between 64K and 1G", bytes);
+    if (host_arena_init(&v->arena, bytes, err))
+        return -1;
+    v->block_max = (uint32_t)(bytes / 128);
+    v->map_max = v->block_max * 8;
+    v->link_max = v->block_max * 2;
+    v->site_max = v->block_max;
+    v->hash_mask = (1u << 16) - 1;
+    v->page_count = (uint32_t)(v->cfg.ram->size / HOST_PAGE);
+    v->cross_max = v->link_max;
+    v->forms_mask = (1u << 16) - 1;
+    v->block = reserve(sizeof *v->block * v->block_max);
+    v->map = reserve(sizeof *v->map * v->map_max);
+    v->link = reserve(sizeof *v->link * v->link_max);
+    v->site = reserve(sizeof *v->site * v->site_max);
+    v->hash = reserve(sizeof *v->hash * (v->hash_mask + 1));
+    v->page_blocks = reserve(sizeof *v->page_blocks * v->page_count);
+    v->cross = reserve(sizeof *v->cross * v->cross_max);
+    v->forms = reserve(sizeof *v->forms * (v->forms_mask + 1));
+    size_t hs = 2 * (BT_HSTACK_SIZE + HOST_PAGE) + HOST_PAGE;
+    v->hstack_mem = mmap(NULL, hs, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (!v->block || !v->map || !v->link || !v->site || !v->hash || !v->page_blocks || !v->cross ||
+        !v->forms || v->hstack_mem == MAP_FAILED)
+        return host_fail(err, "no address space for the translation cache's tables: raise ulimit -v");
+    for (unsigned i = 0; i < 2; i++) {
+        uint8_t *low = v->hstack_mem + HOST_PAGE + i * (BT_HSTACK_SIZE + HOST_PAGE);
+        if (mprotect(low, BT_HSTACK_SIZE, PROT_READ | PROT_WRITE))
+            return host_fail(err, "no memory for the host return stack");
+        v->hstack_top[i] = (uint64_t)(low + BT_HSTACK_SIZE - 64);
+    }
+    bt_stubs_emit(v);
+    for (unsigned i = 0; i < 2; i++)
+        *(uint64_t *)v->hstack_top[i] = (uint64_t)(v->arena.rx + v->stubs.sentinel);
+    v->rx = (uint64_t)v->arena.rx;
+    bt_cache_flush(v);
+    return 0;
+}
+
+static void release(void *p, size_t bytes)
+{
+    if (p && p != MAP_FAILED)
+        munmap(p, bytes);
+}
+
+void bt_cache_finish(struct bt_vcpu *v)
+{
+    release(v->block, sizeof *v->block * v->block_max);
+    release(v->map, sizeof *v->map * v->map_max);
+    release(v->link, sizeof *v->link * v->link_max);
+    release(v->site, sizeof *v->site * v->site_max);
+    release(v->hash, sizeof *v->hash * (v->hash_mask + 1));
+    release(v->page_blocks, sizeof *v->page_blocks * v->page_count);
+    release(v->cross, sizeof *v->cross * v->cross_max);
+    release(v->forms, sizeof *v->forms * (v->forms_mask + 1));
+    release(v->hstack_mem, 2 * (BT_HSTACK_SIZE + HOST_PAGE) + HOST_PAGE);
+    for (unsigned i = 0; i < SPT_MAX_SPACES; i++)
+        release(v->jtabs[i].entry, sizeof(uint32_t) * BT_JTAB_ENTRIES);
+    if (v->arena.rw)
+        host_arena_finish(&v->arena);
+}
+
+void bt_hstack_reset(struct bt_vcpu *v)
+{
+    v->hstack = v->hstack_top[v->cpu.cpl == 3];
+}
+
+/* Caller is outside translated code (or flush_wanted makes bt_run call it). */
+void bt_cache_flush(struct bt_vcpu *v)
+{
+    v->arena_next = (v->stubs.end + 63) & ~63u;
+    /* number 0 is never a block, so that zeroed tables are empty ones */
+    v->block_count = v->link_count = v->site_count = 1;
+    v->map_count = v->cross_count = 0;
+    madvise(v->hash, sizeof *v->hash * (v->hash_mask + 1), MADV_DONTNEED);
+    madvise(v->page_blocks, sizeof *v->page_blocks * v->page_count, MADV_DONTNEED);
+    madvise(v->forms, sizeof *v->forms * (v->forms_mask + 1), MADV_DONTNEED);
+    v->forms_used = 0;
+    for (unsigned i = 0; i < SPT_MAX_SPACES; i++)
+        bt_jtab_flush(v, i);
+    bt_hstack_reset(v);
+    v->flush_wanted = false;
+    v->run_block = 0;
+    v->leave_reason = BT_LEAVE_EVENT; /* leave_link names nothing any more */
+    v->counts.cache_flushes++;
+}
+
+uint32_t bt_cache_find(struct bt_vcpu *v, uint64_t gpa, uint32_t eip, uint32_t mode)
+{
+    for (uint32_t b = v->hash[hash_of(v, gpa, eip, mode)]; b; b = v->block[b].hash_next) {
+        const struct bt_block *blk = &v->block[b];
+        if (blk->gpa == gpa && blk->eip == eip && blk->mode == mode)
+            return b;
+    }
+    return 0;
+}
+
+static uint32_t *page_head(struct bt_vcpu *v, uint64_t gpa)
+{
+    uint64_t gfn = gpa / HOST_PAGE;
+    return gfn < v->page_count ? &v->page_blocks[gfn] : NULL;
+}
+
+void bt_cache_insert(struct bt_vcpu *v, uint32_t b)
+{
+    struct bt_block *blk = &v->block[b];
+    uint32_t *head = &v->hash[hash_of(v, blk->gpa, blk->eip, blk->mode)];
+    blk->hash_next = *head;
+    *head = b;
+    uint32_t *page = page_head(v, blk->gpa);
+    blk->page_next = *page;
+    *page = b;
+    spt_trace_code(v->spt, blk->gpa);
+    if (blk->gpa2) {
+        page = page_head(v, blk->gpa2);
+        blk->page2_next = *page;
+        *page = b;
+        spt_trace_code(v->spt, blk->gpa2);
+    }
+}
+
+/* ---- links ---- */
+
+void bt_cache_link(struct bt_vcpu *v, uint32_t link, uint32_t to)
+{
+    struct bt_link *l = &v->link[link];
+    if (l->to || v->block[to].dead || v->block[l->block].dead)
+        return;
+    struct emit e = {v->arena.rw, 0};
+    e_patch32(&e, l->at, v->block[to].main);
+    l->to = to;
+    l->next_in = v->block[to].links_in;
+    v->block[to].links_in = link;
+    v->counts.chained++;
+    if (l->cross && v->cross_count < v->cross_max)
+        v->cross[v->cross_count++] = link;
+}
+
+static void unlink_one(struct bt_vcpu *v, uint32_t link)
+{
+    struct bt_link *l = &v->link[link];
+    uint32_t *p = &v->block[l->to].links_in;
+    while (*p && *p != link)
+        p = &v->link[*p].next_in;
+    if (*p)
+        *p = l->next_in;
+    struct emit e = {v->arena.rw, 0};
+    e_patch32(&e, l->at, l->stub);
+    l->to = 0;
+}
+
+void bt_cache_unlink_cross(struct bt_vcpu *v)
+{
+    for (uint32_t i = 0; i < v->cross_count; i++)
+        if (v->link[v->cross[i]].to)
+            unlink_one(v, v->cross[i]);
+    v->cross_count = 0;
+}
+
+/* ---- dropping blocks ---- */
+
+static void remove_from_page(struct bt_vcpu *v, uint64_t gpa, uint32_t b)
+{
+    uint32_t *p = page_head(v, gpa);
+    while (*p && *p != b) {
+        struct bt_block *blk = &v->block[*p];
+        p = blk->gpa2 && blk->gpa2 / HOST_PAGE == gpa / HOST_PAGE ? &blk->page2_next : &blk->page_next;
+    }
+    if (*p) {
+        struct bt_block *blk = &v->block[b];
+        *p = blk->gpa2 && blk->gpa2 / HOST_PAGE == gpa / HOST_PAGE ? blk->page2_next : blk->page_next;
+    }
+}
+
+void bt_cache_drop(struct bt_vcpu *v, uint32_t b)
+{
+    struct bt_block *blk = &v->block[b];
+    if (blk->dead)
+        return;
+    blk->dead = true;
+    uint32_t *p = &v->hash[hash_of(v, blk->gpa, blk->eip, blk->mode)];
+    while (*p && *p != b)
+        p = &v->block[*p].hash_next;
+    if (*p)
+        *p = blk->hash_next;
+    remove_from_page(v, blk->gpa, b);
+    if (blk->gpa2)
+        remove_from_page(v, blk->gpa2, b);
+    while (blk->links_in)
+        unlink_one(v, blk->links_in);
+    for (uint32_t i = 0; i < blk->link_count; i++)
+        if (v->link[blk->first_link + i].to)
+            unlink_one(v, blk->first_link + i);
+    /* jump tables may still hold the indirect entry: let it lead to a miss (r8d holds the target) */
+    struct emit e = {v->arena.rw, blk->host};
+    e_jmp(&e, v->stubs.miss);
+    bt_hstack_reset(v);
+    v->leave_pending = true;
+    v->counts.blocks_dropped++;
+}
+
+/* Drops blocks whose guest bytes overlap [gpa, gpa+len). True when the page holds no block any more. */
+bool bt_cache_drop_range(struct bt_vcpu *v, uint64_t gpa, unsigned len)
+{
+    uint32_t *head = page_head(v, gpa);
+    if (!head)
+        return true;
+    for (uint32_t b = *head, next; b; b = next) {
+        struct bt_block *blk = &v->block[b];
+        bool second = blk->gpa2 && blk->gpa2 / HOST_PAGE == gpa / HOST_PAGE;
+        next = second ? blk->page2_next : blk->page_next;
+        uint64_t from = second ? blk->gpa2 : blk->gpa;
+        uint64_t in_first = HOST_PAGE - blk->gpa % HOST_PAGE;
+        uint64_t bytes = second ? blk->guest_len - in_first : blk->gpa2 ? in_first : blk->guest_len;
+        if (from < gpa + len && gpa < from + bytes)
+            bt_cache_drop(v, b);
+    }
+    return !*head;
+}
+
+uint32_t bt_cache_by_host(struct bt_vcpu *v, uint32_t off)
+{
+    uint32_t lo = 1, hi = v->block_count; /* blocks are allocated in arena order */
+    while (lo < hi) {
+        uint32_t mid = lo + (hi - lo) / 2;
+        if (v->block[mid].end <= off)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    return lo < v->block_count && off >= v->block[lo].host ? lo : 0;
+}
+
+/* Row of the guest instruction that host code at off belongs to; count when off is past the last one's code.
+ */
+unsigned bt_cache_row(const struct bt_vcpu *v, const struct bt_block *b, uint32_t off)
+{
+    const struct bt_map *m = &v->map[b->map];
+    unsigned lo = 0, hi = b->count;
+    while (lo + 1 < hi) {
+        unsigned mid = (lo + hi) / 2;
+        if (m[mid].host_off <= off - b->host)
+            lo = mid;
+        else
+            hi = mid;
+    }
+    return lo;
+}
+
+/* ---- jump tables ---- */
+
+uint32_t *bt_jtab_create(void)
+{
+    return reserve(sizeof(uint32_t) * BT_JTAB_ENTRIES);
+}
+
+void bt_jtab_set(struct bt_vcpu *v, unsigned space, uint32_t b)
+{
+    struct bt_jtab *t = &v->jtabs[space];
+    t->entry[v->block[b].eip & (BT_JTAB_ENTRIES - 1)] = v->block[b].host;
+    t->used = true;
+}
+
+void bt_jtab_flush(struct bt_vcpu *v, unsigned space)
+{
+    struct bt_jtab *t = &v->jtabs[space];
+    if (!t->entry || !t->used)
+        return;
+    madvise(t->entry, sizeof(uint32_t) * BT_JTAB_ENTRIES, MADV_DONTNEED);
+    t->used = false;
+}
+
+/* ---- forms ---- */
+
+static struct bt_form_entry *form_slot(const struct bt_vcpu *v, uint64_t gpa)
+{
+    uint32_t i = (uint32_t)((gpa * UINT64_C(0x9e3779b97f4a7c15)) >> 40) & v->forms_mask;
+    while (v->forms[i].key && v->forms[i].key != gpa + 1)
+        i = (i + 1) & v->forms_mask;
+    return &v->forms[i];
+}
+
+enum bt_form bt_form_get(const struct bt_vcpu *v, uint64_t gpa)
+{
+    const struct bt_form_entry *f = form_slot(v, gpa);
+    return f->key ? (enum bt_form)f->form : BT_FORM_WINDOW;
+}
+
+static struct bt_form_entry *form_make(struct bt_vcpu *v, uint64_t gpa)
+{
+    struct bt_form_entry *f = form_slot(v, gpa);
+    if (!f->key) {
+        f->key = gpa + 1;
+        if (++v->forms_used > v->forms_mask / 2)
+            v->flush_wanted = true; /* the flush empties this table too: sites revert */
+    }
+    return f;
+}
+
+void bt_form_set(struct bt_vcpu *v, uint64_t gpa, enum bt_form form)
+{
+    form_make(v, gpa)->form = (uint8_t)form;
+}
+
+unsigned bt_form_strike(struct bt_vcpu *v, uint64_t gpa)
+{
+    struct bt_form_entry *f = form_make(v, gpa);
+    return f->strikes < 255 ? ++f->strikes : 255;
+}

@@ -1,0 +1,195 @@
+/*
+ * bt's inside: the vCPU structure, blocks, links and sites. Private to the module.
+ */
+#ifndef BT_IMPL_H
+#define BT_IMPL_H
+
+#include "bt/bt.h"
+#include <stddef.h>
+#include "insn.h"
+#include "interp.h"
+
+#define BT_ARENA_DEFAULT (UINT64_C(32) << 20)
+#define BT_BLOCK_MAX     48u         /* guest instructions in a block */
+#define BT_BLOCK_ROOM    (16u << 10) /* emitted bytes a block may need at most */
+#define BT_JTAB_ENTRIES  (UINT32_C(1) << 16)
+#define BT_BAD_BLOCK     UINT32_MAX  /* the verifier refused */
+#define BT_HSTACK_SIZE   (64u << 10) /* host return stack: 8192 mirrored calls */
+
+/* How a site (one guest instruction at one guest physical address) touches memory. Innocent until proven
+ * guilty: everything starts as WINDOW; a trap moves the site on. */
+enum bt_form {
+    BT_FORM_WINDOW, /* gs: + addr32, the window of the current privilege */
+    BT_FORM_DUAL, /* supervisor code that touches user pages: the window is selected by the address' top byte
+                   */
+    BT_FORM_INTERP, /* callout: devices, page-table stores, whatever windows cannot do */
+};
+
+/* Why translated code came back. */
+enum bt_leave {
+    BT_LEAVE_LINK,    /* direct branch not yet chained: v->leave_link, target in cpu->eip */
+    BT_LEAVE_MISS,    /* indirect branch not in the jump table: target in cpu->eip */
+    BT_LEAVE_CALLOUT, /* a callout decided to leave; cpu->eip is right */
+    BT_LEAVE_FAULT,   /* cpu->fault is to be delivered at cpu->eip */
+    BT_LEAVE_RESITE,  /* site v->leave_block was found guilty: drop the block, translate again */
+    BT_LEAVE_EVENT,   /* request seen at an instruction boundary */
+    BT_LEAVE_ABORTED, /* request seen before the first instruction; memory state is untouched */
+};
+
+/* Source/target table: one row per guest instruction of a block. */
+struct bt_map {
+    uint16_t host_off;  /* from block->host */
+    uint16_t guest_off; /* from block->eip */
+};
+
+struct bt_site { /* a callout's instruction */
+    struct bt_insn insn;
+    uint32_t eip;
+    uint32_t block; /* owner */
+    uint8_t index;  /* in the block */
+};
+
+struct bt_link {    /* a direct branch at the end of a block, patched when the target is known */
+    uint32_t block; /* whose exit this is */
+    uint32_t at;    /* arena offset of the rel32 */
+    uint32_t stub;  /* arena offset of the unlinked stub */
+    uint32_t target_eip;
+    uint32_t to;      /* block, 0: unlinked */
+    uint32_t next_in; /* next link in the target's incoming list */
+    uint8_t cross;    /* leaves the page or enters a straddling block */
+};
+
+struct bt_block {
+    uint64_t gpa, gpa2; /* gpa2: page of the tail of a straddling instruction, else 0 */
+    uint32_t eip;
+    uint32_t host, main, end; /* arena offsets: indirect entry, main entry, end */
+    uint32_t mode;
+    uint32_t guest_len;
+    uint32_t map, site; /* first row in v->map / first site */
+    uint32_t links_in;  /* list head of incoming links */
+    uint32_t first_link;
+    uint32_t hash_next, page_next, page2_next;
+    uint8_t count, link_count, site_count;
+    bool dead;
+};
+
+struct bt_jtab {
+    uint32_t *entry; /* BT_JTAB_ENTRIES arena offsets by low 16 bits of EIP; 0: miss */
+    uint32_t mode;   /* the mode all entries are for */
+    bool used;
+};
+
+struct bt_stubs {  /* arena offsets */
+    uint32_t miss; /* at offset 0 by construction */
+    uint32_t enter, enter_check, enter_end, abort;
+    uint32_t link, leave, leave_saved;
+    uint32_t callout, callout_restore, callout_end;
+    uint32_t sentinel, end;
+};
+
+/* r15 points here. cpu is first: its hot fields have one-byte displacements. */
+struct bt_vcpu {
+    struct rc_cpu cpu;
+    /* -- addressed by emitted code -- */
+    uint64_t gsbase;      /* window of the current privilege */
+    uint64_t window[256]; /* window by top address byte, for DUAL */
+    uint64_t rx;          /* r13: arena base, executable view */
+    uint64_t jtab;        /* r14: jump table of the current space */
+    uint64_t hstack;      /* rsp to enter with */
+    uint64_t c_rsp;       /* monitor's stack while emitted code runs */
+    uint64_t guest_rsp;   /* host return stack pointer during a callout */
+    uint64_t host_flags;  /* RFLAGS image: guest's arithmetic flags and DF */
+    uint64_t callout_fn;  /* bt_callout_insn */
+    uint64_t scratch_site;
+    uint32_t leave_reason, leave_link;
+    /* -- C only -- */
+    struct bt_config cfg;
+    struct host_arena arena;
+    uint32_t arena_next;
+    struct bt_stubs stubs;
+    struct bt_decoder decoder;
+    struct bt_interp *interp;
+    struct spt *spt;
+    struct host_thread thread;
+    bool entered;
+
+    struct bt_block *block;
+    uint32_t block_count, block_max;
+    struct bt_map *map;
+    uint32_t map_count, map_max;
+    struct bt_link *link;
+    uint32_t link_count, link_max;
+    struct bt_site *site;
+    uint32_t site_count, site_max;
+    uint32_t *hash; /* heads, by hash of gpa */
+    uint32_t hash_mask;
+    uint32_t *page_blocks; /* heads, by guest frame number */
+    uint32_t page_count;
+    uint32_t *cross; /* links that are linked across pages in kernel space */
+    uint32_t cross_count, cross_max;
+    struct bt_form_entry {
+        uint64_t key; /* gpa + 1; 0: empty */
+        uint8_t form;
+        uint8_t strikes;
+    } * forms;
+    uint32_t forms_mask, forms_used;
+
+    struct bt_jtab jtabs[SPT_MAX_SPACES]; /* [0]: kernel */
+    uint8_t *hstack_mem;                  /* two stacks with guard pages */
+    uint64_t hstack_top[2];               /* [user] */
+    bool leave_pending; /* something the running code relied on is gone: leave at the next chance */
+    bool flush_wanted;
+    bool stepping; /* host TF is set: walking to the next guest instruction boundary */
+    bool unchained;
+    bool entered_user; /* privilege and space of the last entry */
+    unsigned entered_space;
+    uint64_t window_k, window_u;
+    volatile bool stop;
+    uint8_t view_flips[256];
+    bool user_view[256]; /* DUAL sites look for this 16 MiB in the user window */
+    uint32_t run_block;  /* block entered last */
+    uint32_t leave_block, leave_index;
+    char reason[512];
+    unsigned trace;
+    FILE *trace_out;
+    struct bt_counts counts;
+    uint64_t tsc_last;
+};
+
+_Static_assert(offsetof(struct bt_vcpu, cpu) == 0, "r15 addresses rc_cpu directly");
+
+/* cache.c */
+int bt_cache_init(struct bt_vcpu *v, struct host_err *err);
+void bt_cache_finish(struct bt_vcpu *v);
+void bt_cache_flush(struct bt_vcpu *v);
+uint32_t bt_cache_find(struct bt_vcpu *v, uint64_t gpa, uint32_t eip, uint32_t mode);
+void bt_cache_insert(struct bt_vcpu *v, uint32_t b);
+void bt_cache_drop(struct bt_vcpu *v, uint32_t b);
+bool bt_cache_drop_range(struct bt_vcpu *v, uint64_t gpa, unsigned len);
+uint32_t bt_cache_by_host(struct bt_vcpu *v, uint32_t arena_off);
+unsigned bt_cache_row(const struct bt_vcpu *v, const struct bt_block *b, uint32_t arena_off);
+void bt_cache_link(struct bt_vcpu *v, uint32_t link, uint32_t to);
+void bt_cache_unlink_cross(struct bt_vcpu *v);
+uint32_t *bt_jtab_create(void);
+void bt_jtab_set(struct bt_vcpu *v, unsigned space, uint32_t b);
+void bt_jtab_flush(struct bt_vcpu *v, unsigned space);
+void bt_hstack_reset(struct bt_vcpu *v);
+enum bt_form bt_form_get(const struct bt_vcpu *v, uint64_t gpa);
+void bt_form_set(struct bt_vcpu *v, uint64_t gpa, enum bt_form form);
+unsigned bt_form_strike(struct bt_vcpu *v, uint64_t gpa);
+
+/* stubs.c */
+void bt_stubs_emit(struct bt_vcpu *v);
+/* translate.c: block at eip whose first byte is at gpa, or 0 when its first instruction must be interpreted.
+ */
+uint32_t bt_translate(struct bt_vcpu *v, uint32_t eip, uint64_t gpa, unsigned space, uint32_t mode);
+/* trap.c */
+bool bt_trap(void *ctx, struct host_trap *trap);
+/* callout.c; called from emitted code: nonzero means leave */
+uint32_t bt_callout_insn(struct bt_vcpu *v, uint32_t site);
+/* verify.c: true when [host, end) obeys the isolation rules; else a sentence in v->reason */
+bool bt_verify_block(struct bt_vcpu *v, const struct bt_block *b);
+/* dump.c */
+void bt_dump_block(struct bt_vcpu *v, const struct bt_block *b, FILE *out);
+
+#endif

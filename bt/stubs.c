@@ -1,0 +1,169 @@
+/* The handful of hand-assembled routines that connect C and translated code. They live at the start of the
+ * arena. */
+#include <stddef.h>
+#include "impl.h"
+#include "emit.h"
+
+#define OFF(field) ((uint32_t)offsetof(struct bt_vcpu, field))
+#define CPU(field) ((uint32_t)offsetof(struct rc_cpu, field))
+#define GPR(r)     ((uint32_t)offsetof(struct rc_cpu, gpr) + 4u * (r))
+
+static const struct {
+    uint8_t host, guest;
+} gpr_home[8] = {{E_RAX, RC_EAX}, {E_RCX, RC_ECX}, {E_RDX, RC_EDX}, {E_RBX, RC_EBX},
+                 {E_R12, RC_ESP}, {E_RBP, RC_EBP}, {E_RSI, RC_ESI}, {E_RDI, RC_EDI}};
+
+static void emit_gprs(struct emit *e, unsigned op)
+{
+    for (unsigned i = 0; i < 8; i++)
+        e_r15(e, op, false, gpr_home[i].host, GPR(gpr_home[i].guest));
+}
+
+/* fxsave64/fxrstor64 [r15 + fpu] */
+static void emit_fpu(struct emit *e, bool save)
+{
+    EB(e, 0x49, 0x0f, 0xae, save ? 0x87 : 0x8f);
+    e32(e, CPU(fpu));
+}
+
+static void emit_flags_save(struct emit *e) /* pushfq; pop [r15+host_flags] */
+{
+    EB(e, 0x9c, 0x41, 0x8f, 0x87);
+    e32(e, OFF(host_flags));
+}
+
+static void emit_flags_load(struct emit *e) /* push [r15+host_flags]; popfq */
+{
+    EB(e, 0x41, 0xff, 0xb7);
+    e32(e, OFF(host_flags));
+    e8(e, 0x9d);
+}
+
+static void emit_request_test(struct emit *e) /* cmp dword [r15+request], 0 */
+{
+    EB(e, 0x41, 0x83, 0x7f, (uint8_t)CPU(request), 0);
+}
+
+/* Common tail: everything saved but the FPU. Returns to bt_run through the C stack. */
+static void emit_return_to_c(struct emit *e)
+{
+    emit_fpu(e, true);
+    e8(e, 0xfc); /* cld: the C ABI's */
+    e_load(e, true, E_RSP, OFF(c_rsp));
+    EB(e, 0x41, 0x5f, 0x41, 0x5e, 0x41, 0x5d, 0x41, 0x5c, 0x5d, 0x5b,
+       0xc3); /* pop r15 r14 r13 r12 rbp rbx; ret */
+}
+
+/*T:310 Crossing between C and translated code
+ *
+ * bt_run enters translated code through one routine and every exit comes back through one. In between, the
+guest's
+ * eight registers are the host's, its arithmetic flags are the host's, GS.base is its window and RSP is a
+small stack
+ * of host return addresses that mirrors the guest's calls. A kick signal can hit any instruction of these
+routines;
+ * each is written so that the signal handler can tell from RIP alone whether the guest's state is in
+registers or in
+ * memory: up to the jump in `enter` memory is right (abort), in `callout_restore` memory is right too, and
+everywhere
+ * else in here a later check of cpu.request will see the kick.
+:*/
+void bt_stubs_emit(struct bt_vcpu *v)
+{
+    struct emit e = {v->arena.rw, 0};
+    struct bt_stubs *s = &v->stubs;
+
+    /* Offset 0: what an empty jump table entry leads to. r8d: target EIP. */
+    s->miss = e.at;
+    e_store(&e, false, E_R8, CPU(eip));
+    e_store_imm(&e, OFF(leave_reason), BT_LEAVE_MISS);
+    uint32_t miss_jump = e.at + 1;
+    e_jmp(&e, 0);
+
+    /* Unlinked direct branch. r8d: target EIP, r9d: link. */
+    s->link = e.at;
+    e_store(&e, false, E_R8, CPU(eip));
+    e_store(&e, false, E_R9, OFF(leave_link));
+    e_store_imm(&e, OFF(leave_reason), BT_LEAVE_LINK);
+
+    /* Save the guest's state; cpu.eip and leave_reason are set. */
+    s->leave = e.at;
+    e_patch32(&e, miss_jump, s->leave);
+    emit_gprs(&e, 0x89);
+    emit_flags_save(&e);
+    e_store(&e, true, E_RSP, OFF(hstack));
+    s->leave_saved = e.at;
+    emit_return_to_c(&e);
+
+    /* void enter(struct bt_vcpu *v [rdi], uint64_t target [rsi]) */
+    s->enter = e.at;
+    EB(&e, 0x53, 0x55, 0x41, 0x54, 0x41, 0x55, 0x41, 0x56, 0x41, 0x57); /* push rbx rbp r12 r13 r14 r15 */
+    e_mov(&e, true, E_R15, E_RDI);
+    e_store(&e, true, E_RSP, OFF(c_rsp));
+    e_mov(&e, true, E_R8, E_RSI);
+    e_load(&e, true, E_R9, OFF(gsbase));
+    EB(&e, 0xf3, 0x49, 0x0f, 0xae, 0xd9); /* wrgsbase r9 */
+    e_load(&e, true, E_R13, OFF(rx));
+    e_load(&e, true, E_R14, OFF(jtab));
+    emit_fpu(&e, false);
+    e_load(&e, true, E_RSP, OFF(hstack));
+    s->enter_check = e.at;
+    emit_request_test(&e);
+    EB(&e, 0x0f, 0x85); /* jne abort */
+    uint32_t abort_jump = e.at;
+    e32(&e, 0);
+    emit_flags_load(&e);
+    emit_gprs(&e, 0x8b);
+    EB(&e, 0x41, 0xff, 0xe0); /* jmp r8 */
+    s->enter_end = e.at;
+    s->abort = e.at;
+    e_patch32(&e, abort_jump, s->abort);
+    e_store_imm(&e, OFF(leave_reason), BT_LEAVE_ABORTED);
+    e_jmp(&e, s->leave_saved);
+
+    /* Called by a site as `mov r8d, site; call callout`. r8d: site. */
+    s->callout = e.at;
+    emit_gprs(&e, 0x89);
+    emit_flags_save(&e);
+    e_store(&e, true, E_RSP, OFF(guest_rsp));
+    emit_fpu(&e, true);
+    e8(&e, 0xfc);
+    e_load(&e, true, E_RSP, OFF(c_rsp));
+    EB(&e, 0x48, 0x83, 0xec, 0x08); /* sub rsp,8: six pushes and a return address leave it misaligned */
+    e_mov(&e, true, E_RDI, E_R15);
+    e_mov(&e, false, E_RSI, E_R8);
+    EB(&e, 0x41, 0xff, 0x97); /* call [r15+callout_fn] */
+    e32(&e, OFF(callout_fn));
+    EB(&e, 0x85, 0xc0); /* test eax,eax */
+    s->callout_restore = e.at;
+    e_load(&e, true, E_RSP, OFF(guest_rsp));
+    EB(&e, 0x0f, 0x85); /* jne leave_saved, without the return into the block */
+    uint32_t leave_jump = e.at;
+    e32(&e, 0);
+    emit_request_test(&e);
+    EB(&e, 0x0f, 0x85);
+    uint32_t request_jump = e.at;
+    e32(&e, 0);
+    emit_fpu(&e, false);
+    emit_flags_load(&e);
+    emit_gprs(&e, 0x8b);
+    e8(&e, 0xc3);
+    s->callout_end = e.at;
+    /* leave: drop the return address into the block, keep the mirrored calls below it */
+    e_patch32(&e, leave_jump, e.at);
+    e_patch32(&e, request_jump, e.at);
+    EB(&e, 0x48, 0x83, 0xc4, 0x08); /* add rsp,8 */
+    e_store(&e, true, E_RSP, OFF(hstack));
+    e_store_imm(&e, OFF(leave_reason), BT_LEAVE_CALLOUT);
+    /* the FPU image in memory is current; reload so that leave_saved saves the same again */
+    emit_fpu(&e, false);
+    e_jmp(&e, s->leave_saved);
+
+    /* Bottom of the host return stack: a guest RET whose CALL was not mirrored. r8d: target EIP. */
+    s->sentinel = e.at;
+    EB(&e, 0x48, 0x8d, 0x64, 0x24, 0xf8); /* lea rsp,[rsp-8]: the sentinel's slot again, still intact */
+    e_jtab_lookup(&e);
+    EB(&e, 0x41, 0xff, 0xe1); /* jmp r9 */
+    s->end = e.at;
+    v->arena_next = (e.at + 63) & ~63u;
+}

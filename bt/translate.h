@@ -1,0 +1,73 @@
+/* Shared by the translate*.c files: the state of one block being translated. */
+#ifndef BT_TRANSLATE_H
+#define BT_TRANSLATE_H
+
+#include "impl.h"
+#include "emit.h"
+
+struct tx {
+    struct bt_vcpu *v;
+    struct emit e;
+    struct bt_block *blk;
+    uint32_t b;   /* number of blk */
+    uint32_t eip; /* of the current instruction */
+    uint64_t gpa;
+    uint32_t next; /* EIP of the following instruction */
+    unsigned space;
+    uint32_t mode;
+    enum bt_form form; /* of the current site */
+    struct bt_insn insn;
+    bool ended; /* control flow has been emitted */
+};
+
+/* How an instruction is put into the cache. */
+enum tx_kind {
+    TX_INTERP,  /* callout: the default for all that no table row allows */
+    TX_COPY,    /* same instruction; memory operand redirected, ESP is R12 */
+    TX_NOTHING, /* NOPs and hints */
+    TX_INCDEC,  /* 40-4F */
+    TX_PUSH_REG,
+    TX_POP_REG,
+    TX_PUSH_IMM,
+    TX_PUSH_RM,
+    TX_LEAVE,
+    TX_MOFFS,
+    TX_LEA,
+    TX_STRING,
+    TX_JCC,
+    TX_JMP,
+    TX_CALL,
+    TX_RET,
+    TX_JMP_RM,
+    TX_CALL_RM,
+    TX_LOOP,
+    TX_END, /* callout that ends the block: interrupts, far transfers, HLT ... */
+};
+/* translate_table.c */
+enum tx_kind tx_classify(const struct tx *t);
+bool tx_reg_is_gpr(const struct bt_insn *i);
+bool tx_rm_is_gpr(const struct bt_insn *i);
+bool tx_reg_is_byte(const struct bt_insn *i);
+bool tx_rm_is_byte(const struct bt_insn *i);
+
+/* translate_mem.c. All return false when this operand or form cannot be emitted: use the callout. */
+struct tx_op {
+    uint8_t prefix[4], prefix_len;
+    uint8_t op[3], op_len;
+    uint8_t reg; /* ModRM.reg, 8-15 through REX.R */
+    uint8_t imm[4], imm_len;
+    bool byte_reg; /* reg is a byte register: 4-7 mean AH-BH */
+    bool wide;
+};
+bool tx_emit_op(struct tx *t, const struct tx_op *op);
+bool tx_copy(struct tx *t);
+bool tx_lea(struct tx *t);
+bool tx_string(struct tx *t);
+
+/* translate_flow.c */
+void tx_flow(struct tx *t, enum tx_kind kind);
+bool tx_flow_possible(const struct tx *t, enum tx_kind kind);
+void tx_jump_to(struct tx *t, uint32_t eip); /* jmp to a guest address, chained later */
+void tx_stubs(struct tx *t);                 /* unlinked ends of all branches */
+
+#endif

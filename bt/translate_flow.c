@@ -1,0 +1,156 @@
+/* Control flow: branches, calls and returns, and the links that chain blocks. */
+#include "translate.h"
+
+/* Reserve a link for a rel32 that e.at points at; emitted as a branch to its (later) stub. */
+static void link_here(struct tx *t, uint32_t target_eip)
+{
+    struct bt_vcpu *v = t->v;
+    struct bt_link *l = &v->link[v->link_count];
+    *l = (struct bt_link){.block = t->b, .at = t->e.at, .target_eip = target_eip};
+    l->cross = (target_eip ^ t->blk->eip) >> 12 != 0;
+    v->link_count++;
+    t->blk->link_count++;
+    e32(&t->e, 0);
+}
+
+void tx_jump_to(struct tx *t, uint32_t eip)
+{
+    e8(&t->e, 0xe9);
+    link_here(t, eip);
+}
+
+/*T:340 Chaining
+ *
+ * A direct branch inside a page is patched to its target once that is translated: while the page keeps its
+ * translation the branch is right in every address space. A branch to another page depends on that page's
+mapping.
+ * Kernel mappings are shared by all address spaces, so those branches are patched too and taken back when a
+kernel
+ * mapping goes away; user code goes through the jump table of its address space instead.
+:*/
+void tx_stubs(struct tx *t)
+{
+    struct bt_vcpu *v = t->v;
+    struct emit *e = &t->e;
+    for (unsigned k = 0; k < t->blk->link_count; k++) {
+        uint32_t n = t->blk->first_link + k;
+        struct bt_link *l = &v->link[n];
+        l->stub = e->at;
+        e_patch32(e, l->at, l->stub);
+        e_mov_imm(e, E_R8, l->target_eip);
+        if (l->cross && t->space != SPT_KERNEL_SPACE) {
+            e_jtab_lookup(e);
+            EB(e, 0x41, 0xff, 0xe1); /* jmp r9 */
+        } else {
+            e_mov_imm(e, E_R9, n);
+            e_jmp(e, v->stubs.link);
+        }
+    }
+}
+
+static uint32_t branch_target(const struct tx *t)
+{
+    return t->next + t->insn.imm;
+}
+
+static void push_next(struct tx *t) /* mov dword gs:[r12-4], next; r12 -= 4 */
+{
+    EB(&t->e, 0x65, 0x67, 0x41, 0xc7, 0x44, 0x24, 0xfc);
+    e32(&t->e, t->next);
+    e_esp_add(&t->e, -4);
+}
+
+/* Where the mirrored host RET lands: is this where the guest really returns to? */
+static void return_site(struct tx *t)
+{
+    struct emit *e = &t->e;
+    /* mov r9,rcx; lea ecx,[r8-next]; jrcxz ok; mov rcx,r9; <jump table>; ok: mov rcx,r9 */
+    EB(e, 0x49, 0x89, 0xc9, 0x41, 0x8d, 0x88);
+    e32(e, 0u - t->next);
+    EB(e, 0xe3, 3 + 4 + 4 + 4 + 3);
+    EB(e, 0x4c, 0x89, 0xc9);
+    e_jtab_lookup(e);
+    EB(e, 0x41, 0xff, 0xe1);
+    EB(e, 0x4c, 0x89, 0xc9);
+    tx_jump_to(t, t->next);
+}
+
+static bool load_target(struct tx *t) /* r8d = r/m32 */
+{
+    struct tx_op op = {.op = {0x8b}, .op_len = 1, .reg = E_R8};
+    return tx_emit_op(t, &op);
+}
+
+static void emit_loop(struct tx *t)
+{
+    struct emit *e = &t->e;
+    EB(e, 0x67, t->insn.opcode, 5); /* addr32 LOOPcc/JECXZ: ECX counts */
+    tx_jump_to(t, t->next);
+    tx_jump_to(t, branch_target(t));
+}
+
+bool tx_flow_possible(const struct tx *t, enum tx_kind kind)
+{
+    const struct bt_insn *i = &t->insn;
+    if (i->osz != 4)
+        return false;
+    switch (kind) {
+    case TX_CALL:
+    case TX_RET:
+        return t->form == BT_FORM_WINDOW && !(t->mode & RC_MODE_SS_ODD);
+    case TX_CALL_RM:
+        return !(t->mode & RC_MODE_SS_ODD);
+    case TX_LOOP:
+        return i->asz == 4;
+    default:
+        return true;
+    }
+}
+
+/* Ends the block unless nothing could be emitted (a memory operand that needs the interpreter). */
+void tx_flow(struct tx *t, enum tx_kind kind)
+{
+    struct emit *e = &t->e;
+    const struct bt_insn *i = &t->insn;
+    switch (kind) {
+    case TX_JCC:
+        EB(e, 0x0f, 0x80 | (i->opcode & 15));
+        link_here(t, branch_target(t));
+        tx_jump_to(t, t->next);
+        break;
+    case TX_JMP:
+        tx_jump_to(t, branch_target(t));
+        break;
+    case TX_LOOP:
+        emit_loop(t);
+        break;
+    case TX_CALL:
+        push_next(t);
+        e8(e, 0xe8);
+        link_here(t, branch_target(t));
+        return_site(t);
+        break;
+    case TX_RET:
+        e_stack(e, 0x8b, E_R8, 0);
+        e_esp_add(e, 4 + (i->imm_off ? (int32_t)(i->imm & 0xffff) : 0));
+        e8(e, 0xc3);
+        break;
+    case TX_JMP_RM:
+        if (!load_target(t))
+            return;
+        e_jtab_lookup(e);
+        EB(e, 0x41, 0xff, 0xe1);
+        break;
+    case TX_CALL_RM:
+        if (t->form != BT_FORM_WINDOW || !load_target(t))
+            return;
+        push_next(t);
+        e_jtab_lookup(e);
+        EB(e, 0x41, 0xff, 0xd1); /* call r9 */
+        return_site(t);
+        break;
+    default:
+        return;
+    }
+    t->ended = true;
+}

@@ -1,0 +1,288 @@
+/*
+ * Memory operands. One function decides how an operand reaches guest memory; everything that touches memory
+ * in translated code comes through it.
+ */
+#include "translate.h"
+
+#define SOFT(s)                                                                                              \
+    ((uint32_t)(offsetof(struct rc_cpu, seg) + (s) * sizeof(struct rc_seg) + offsetof(struct rc_seg, soft)))
+
+static bool seg_flat(const struct tx *t, unsigned seg)
+{
+    switch (seg) {
+    case RC_CS: /* the translator runs only with a flat CS; stores through it fault: interpreter */
+        return true;
+    case RC_SS:
+        return !(t->mode & RC_MODE_SS_ODD);
+    case RC_DS:
+        return !(t->mode & RC_MODE_DS_ODD);
+    case RC_ES:
+        return !(t->mode & RC_MODE_ES_ODD);
+    default:
+        return false;
+    }
+}
+
+/* lea r8d, [effective address] without segment; 32-bit wrap-around comes with the destination size */
+static void lea_r8(struct tx *t)
+{
+    const struct bt_insn *i = &t->insn;
+    struct emit *e = &t->e;
+    if (i->base == BT_NOREG && i->index == BT_NOREG) {
+        e_mov_imm(e, E_R8, (uint32_t)i->disp);
+        return;
+    }
+    unsigned rm_base = i->base == RC_ESP ? 4 : i->base;
+    unsigned rex = 0x44 | (i->base == RC_ESP ? 1 : 0);
+    EB(e, 0x67, rex, 0x8d);
+    if (i->base == BT_NOREG) {
+        EB(e, 0x04, (uint8_t)((__builtin_ctz(i->scale) << 6) | i->index << 3 | 5));
+        e32(e, (uint32_t)i->disp);
+        return;
+    }
+    bool sib = i->index != BT_NOREG || i->base == RC_ESP;
+    e8(e, 0x80 | (sib ? 4 : rm_base));
+    if (sib)
+        e8(e, (i->index == BT_NOREG ? 4u << 3
+                                    : (unsigned)__builtin_ctz(i->scale) << 6 | (unsigned)i->index << 3) |
+                  rm_base);
+    e32(e, (uint32_t)i->disp);
+}
+
+/* r9 = window for the address in r8d, by its top byte; flags untouched */
+static void window_r9(struct emit *e)
+{
+    EB(e, 0x45, 0x89, 0xc1);       /* mov r9d, r8d */
+    EB(e, 0x41, 0x0f, 0xc9);       /* bswap r9d */
+    EB(e, 0x45, 0x0f, 0xb6, 0xc9); /* movzx r9d, r9b */
+    EB(e, 0x4f, 0x8b, 0x8c, 0xcf); /* mov r9, [r15 + r9*8 + window] */
+    e32(e, (uint32_t)offsetof(struct bt_vcpu, window));
+}
+
+/*T:330 Redirecting a memory operand
+ *
+ * Three ways, cheapest first. A flat segment in the window of the current privilege keeps its ModRM byte and
+gets two
+ * prefixes: 65 (GS: the window) and 67 (32-bit effective address, so that wrap-around at 4 GiB is the
+guest's). FS and
+ * GS of the guest add their cached base, truncate to 32 bits, and add 4 GiB if the segment is anything but an
+ordinary
+ * 4 GiB data segment: that lands in the window's guard and the interpreter finds out which fault it is.
+Supervisor
+ * code that was caught touching user pages selects the window by the top byte of the address.
+:*/
+bool tx_emit_op(struct tx *t, const struct tx_op *op)
+{
+    const struct bt_insn *i = &t->insn;
+    struct emit *e = &t->e;
+    unsigned rex = (op->wide ? 8 : 0) | (op->reg >= 8 ? 4 : 0);
+    bool high_byte = op->byte_reg && op->reg >= 4 && op->reg < 8;
+    enum { REG, FLAT, SOFT, DUAL } how = REG;
+
+    if (i->is_mem) {
+        if (i->asz != 4 || t->form == BT_FORM_INTERP)
+            return false;
+        if (seg_flat(t, i->seg))
+            how = t->form == BT_FORM_DUAL ? DUAL : FLAT;
+        else if ((i->seg == RC_FS || i->seg == RC_GS) && t->form == BT_FORM_WINDOW)
+            how = SOFT;
+        else
+            return false;
+        if (how == FLAT)
+            rex |= i->base == RC_ESP ? 1 : 0;
+        else
+            rex |= 3;
+    } else if (tx_rm_is_gpr(i) && i->rm == RC_ESP && !tx_rm_is_byte(i))
+        rex |= 1;
+    if (rex && (high_byte || (how == REG && tx_rm_is_byte(i) && i->rm >= 4)))
+        return false; /* AH-BH cannot be named beside a REX prefix */
+
+    if (how == SOFT) {
+        lea_r8(t);
+        e_load(e, false, E_R9, SOFT(i->seg));
+        EB(e, 0x47, 0x8d, 0x04, 0x08); /* lea r8d, [r8+r9] */
+        e_load(e, false, E_R9, SOFT(i->seg) + 4);
+        e8(e, 0x65);
+    } else if (how == DUAL) {
+        lea_r8(t);
+        window_r9(e);
+    } else if (how == FLAT)
+        EB(e, 0x65, 0x67);
+    ebytes(e, op->prefix, op->prefix_len);
+    if (rex)
+        e8(e, 0x40 | rex);
+    ebytes(e, op->op, op->op_len);
+    unsigned reg = (op->reg & 7u) << 3;
+    switch (how) {
+    case REG:
+        e8(e, 0xc0 | reg | i->rm);
+        break;
+    case SOFT:
+        EB(e, 0x04 | reg, 0xc8); /* [r8 + r9*8] */
+        break;
+    case DUAL:
+        EB(e, 0x04 | reg, 0x01); /* [r9 + r8] */
+        break;
+    case FLAT:
+        if (i->base == BT_NOREG && i->index == BT_NOREG) {
+            EB(e, 0x04 | reg, 0x25);
+            e32(e, (uint32_t)i->disp);
+            break;
+        }
+        e8(e, (i->modrm & 0xc7) | reg);
+        if (i->sib_off)
+            e8(e, i->bytes[i->sib_off]);
+        ebytes(e, i->bytes + i->disp_off, i->disp_size);
+        break;
+    }
+    ebytes(e, op->imm, op->imm_len);
+    return true;
+}
+
+/* Legacy prefixes that belong to the instruction, without segment overrides and address size. */
+static unsigned own_prefixes(const struct bt_insn *i, uint8_t *out, unsigned *skip)
+{
+    unsigned n = 0, k = 0;
+    for (;; k++) {
+        switch (i->bytes[k]) {
+        case 0x66:
+        case 0xf0:
+        case 0xf2:
+        case 0xf3: {
+            bool have = false;
+            for (unsigned j = 0; j < n; j++)
+                have |= out[j] == i->bytes[k];
+            if (!have && n < 4)
+                out[n++] = i->bytes[k];
+            continue;
+        }
+        case 0x26:
+        case 0x2e:
+        case 0x36:
+        case 0x3e:
+        case 0x64:
+        case 0x65:
+        case 0x67:
+            continue;
+        }
+        break;
+    }
+    *skip = k;
+    return n;
+}
+
+/* The CPU model does not offer TZCNT (nor LZCNT on hosts without): the prefix is then ignored, as on such a
+ * CPU. */
+static void drop_unoffered(const struct tx *t, struct tx_op *op)
+{
+    const struct bt_insn *i = &t->insn;
+    if (i->map != ZYDIS_OPCODE_MAP_0F)
+        return;
+    bool tzcnt = i->opcode == 0xbc, lzcnt = i->opcode == 0xbd && !(t->v->cpu.config.ext_ecx & 1u << 5);
+    if (!tzcnt && !lzcnt)
+        return;
+    unsigned n = 0;
+    for (unsigned k = 0; k < op->prefix_len; k++)
+        if (op->prefix[k] != 0xf3)
+            op->prefix[n++] = op->prefix[k];
+    op->prefix_len = (uint8_t)n;
+}
+
+bool tx_copy(struct tx *t)
+{
+    const struct bt_insn *i = &t->insn;
+    struct tx_op op = {0};
+    unsigned skip;
+    op.prefix_len = (uint8_t)own_prefixes(i, op.prefix, &skip);
+    drop_unoffered(t, &op);
+    op.op_len = (uint8_t)(i->opcode_off + 1 - skip);
+    if (op.op_len < 1 || op.op_len > 3)
+        return false;
+    memcpy(op.op, i->bytes + skip, op.op_len);
+    unsigned tail = i->imm_size;
+    if (i->imm_off) {
+        if (tail > 4)
+            return false;
+        memcpy(op.imm, i->bytes + i->imm_off, tail);
+        op.imm_len = (uint8_t)tail;
+    }
+    if (i->has_modrm) {
+        op.reg = i->reg;
+        op.byte_reg = tx_reg_is_byte(i);
+        if (tx_reg_is_gpr(i) && !op.byte_reg && i->reg == RC_ESP)
+            op.reg = E_R12;
+        return tx_emit_op(t, &op);
+    }
+    /* register in the opcode byte: XCHG eAX (91-97), MOV imm (B8-BF), BSWAP (0F C8-CF) */
+    struct emit *e = &t->e;
+    bool embedded = (i->map == ZYDIS_OPCODE_MAP_DEFAULT && ((i->opcode >= 0x91 && i->opcode <= 0x97) ||
+                                                            (i->opcode >= 0xb8 && i->opcode <= 0xbf))) ||
+                    (i->map == ZYDIS_OPCODE_MAP_0F && i->opcode >= 0xc8 && i->opcode <= 0xcf);
+    ebytes(e, op.prefix, op.prefix_len);
+    if (embedded && (i->opcode & 7) == RC_ESP)
+        e8(e, 0x41);
+    ebytes(e, op.op, op.op_len);
+    ebytes(e, op.imm, op.imm_len);
+    return true;
+}
+
+bool tx_lea(struct tx *t)
+{
+    const struct bt_insn *i = &t->insn;
+    if (i->asz != 4 || i->osz != 4 || !i->is_mem)
+        return false;
+    lea_r8(t);
+    e_mov(&t->e, false, i->reg == RC_ESP ? E_R12 : i->reg, E_R8);
+    return true;
+}
+
+/*T:335 String instructions
+ *
+ * ES cannot be overridden, so RSI and RDI are pointed at the windows, the native instruction runs - REP
+included, at
+ * memory speed - and both are truncated back. A fault or an interrupt in the middle finds the guest's
+registers by the
+ * same truncation, because the low 32 bits of a window address are the guest address.
+:*/
+bool tx_string(struct tx *t)
+{
+    const struct bt_insn *i = &t->insn;
+    struct emit *e = &t->e;
+    unsigned kind = i->opcode & 0xfe;
+    bool si = kind == 0xa4 || kind == 0xa6 || kind == 0xac;
+    bool di = kind != 0xac;
+    if (i->asz != 4 || t->form == BT_FORM_INTERP || (si && !seg_flat(t, i->seg)) ||
+        (di && (t->mode & RC_MODE_ES_ODD)))
+        return false;
+    if (t->form == BT_FORM_DUAL) {
+        if (si) {
+            e_mov(e, false, E_R8, E_RSI);
+            window_r9(e);
+            e_mov(e, true, E_R10, E_R9);
+        }
+        if (di) {
+            e_mov(e, false, E_R8, E_RDI);
+            window_r9(e);
+        }
+        if (si)
+            EB(e, 0x49, 0x8d, 0x34, 0x32); /* lea rsi, [r10+rsi] */
+    } else {
+        e_load(e, true, E_R9, offsetof(struct bt_vcpu, gsbase));
+        if (si)
+            EB(e, 0x49, 0x8d, 0x34, 0x31); /* lea rsi, [r9+rsi] */
+    }
+    if (di)
+        EB(e, 0x49, 0x8d, 0x3c, 0x39); /* lea rdi, [r9+rdi] */
+    if (i->rep)
+        e8(e, 0xf3);
+    if (i->repne)
+        e8(e, 0xf2);
+    if (i->osz == 2 && (i->opcode & 1))
+        e8(e, 0x66);
+    e8(e, i->opcode);
+    if (si)
+        e_mov(e, false, E_RSI, E_RSI);
+    if (di)
+        e_mov(e, false, E_RDI, E_RDI);
+    return true;
+}

@@ -1,0 +1,280 @@
+/*
+ * Host signals that hit translated code. The source/target table turns the host address into a guest
+ * instruction; what happens next is decided by what the guest's page tables say about the address.
+ */
+#define _GNU_SOURCE
+#include <ucontext.h>
+#include "impl.h"
+
+#define HOST_TF UINT64_C(0x100)
+
+struct trap {
+    struct bt_vcpu *v;
+    struct host_trap *t;
+    greg_t *r;
+    uint32_t off; /* arena offset of RIP */
+    uint32_t b;   /* block, 0: in a stub */
+    unsigned row;
+    uint32_t eip; /* of the guest instruction */
+    uint64_t gpa;
+};
+
+static const int home[8] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_R12, REG_RBP, REG_RSI, REG_RDI};
+
+static void resume_at(struct trap *p, uint32_t stub)
+{
+    p->r[REG_RIP] = (greg_t)(p->v->arena.rx + stub);
+}
+
+static void step_off(struct trap *p)
+{
+    p->v->stepping = false;
+    p->r[REG_EFL] &= ~(greg_t)HOST_TF;
+}
+
+/* The guest's registers, at the start of guest instruction eip, from the interrupted host registers. */
+static void capture(struct trap *p, enum bt_leave reason)
+{
+    struct bt_vcpu *v = p->v;
+    for (unsigned i = 0; i < 8; i++)
+        v->cpu.gpr[i] = (uint32_t)p->r[home[i]];
+    step_off(p);
+    v->host_flags = ((uint64_t)p->r[REG_EFL] & (RC_ARITH | RC_DF)) | 0x202;
+    v->cpu.eflags =
+        (v->cpu.eflags & ~(uint32_t)(RC_ARITH | RC_DF)) | ((uint32_t)v->host_flags & (RC_ARITH | RC_DF));
+    v->hstack = (uint64_t)p->r[REG_RSP];
+    v->cpu.eip = p->eip;
+    v->leave_reason = reason;
+    v->leave_block = p->b;
+    v->leave_index = p->row;
+    resume_at(p, v->stubs.leave_saved);
+}
+
+static void find_insn(struct trap *p)
+{
+    struct bt_vcpu *v = p->v;
+    const struct bt_block *blk = &v->block[p->b];
+    p->row = bt_cache_row(v, blk, p->off);
+    const struct bt_map *m = &v->map[blk->map + p->row];
+    p->eip = blk->eip + m->guest_off;
+    p->gpa = blk->gpa + m->guest_off;
+}
+
+static bool at_boundary(const struct trap *p)
+{
+    const struct bt_block *blk = &p->v->block[p->b];
+    if (p->off < blk->main)
+        return false;
+    return p->off - blk->host == p->v->map[blk->map + bt_cache_row(p->v, blk, p->off)].host_off;
+}
+
+/* RIP at a (REP) string instruction: registers are restartable there, pointers by truncation. */
+static bool at_string(const struct trap *p)
+{
+    const uint8_t *c = p->v->arena.rx + p->off;
+    while (*c == 0xf3 || *c == 0xf2 || *c == 0x66)
+        c++;
+    return c != p->v->arena.rx + p->off &&
+           ((*c & 0xf4) == 0xa4 || (*c & 0xfe) == 0xaa || (*c & 0xfc) == 0xac);
+}
+
+static void guilty(struct trap *p, enum bt_form form)
+{
+    bt_form_set(p->v, p->gpa, form);
+    capture(p, BT_LEAVE_RESITE);
+}
+
+static void leave_faulting(struct trap *p)
+{
+    capture(p, BT_LEAVE_FAULT);
+}
+
+/* A supervisor access met the wrong view. Windows are chosen by 16 MiB of address space in the DUAL form. */
+static void other_view(struct trap *p, uint32_t gva, bool in_user_window)
+{
+    struct bt_vcpu *v = p->v;
+    unsigned top = gva >> 24;
+    enum bt_form form = bt_form_get(v, p->gpa);
+    if ((v->cpu.cpl == 3) || v->view_flips[top] > 16) {
+        guilty(p, BT_FORM_INTERP);
+        return;
+    }
+    v->view_flips[top] += in_user_window ? 1 : 0;
+    v->window[top] = (uint64_t)(in_user_window ? spt_kernel_window(v->spt) : spt_user_window(v->spt));
+    v->user_view[top] = !in_user_window;
+    if (form == BT_FORM_WINDOW)
+        guilty(p, BT_FORM_DUAL);
+    /* else: a DUAL site; run it again with the new table entry. Registers r8-r10 still hold the old choice,
+     * so restart the guest instruction from its first host instruction. */
+    else {
+        const struct bt_block *blk = &v->block[p->b];
+        p->r[REG_RSI] = (uint32_t)p->r[REG_RSI];
+        p->r[REG_RDI] = (uint32_t)p->r[REG_RDI];
+        resume_at(p, blk->host + v->map[blk->map + p->row].host_off);
+    }
+}
+
+/*T:440 A store hits translated code
+ *
+ * The page is write-protected while blocks of it exist. First offences: forget the page's blocks, let it be
+written.
+ * A site that keeps storing to code pages (data beside code, or a JIT) is moved to the interpreter, which
+knows which
+ * bytes of the page are translated.
+:*/
+static void code_write(struct trap *p, uint64_t gpa)
+{
+    struct bt_vcpu *v = p->v;
+    v->counts.code_writes++;
+    if (bt_form_strike(v, p->gpa) > 4) {
+        guilty(p, BT_FORM_INTERP);
+        return;
+    }
+    uint64_t page = gpa & ~(uint64_t)(HOST_PAGE - 1);
+    bt_interp_code_write(v->interp, page, HOST_PAGE);
+    if (bt_cache_drop_range(v, page, HOST_PAGE))
+        spt_untrace_code(v->spt, page);
+    capture(p, BT_LEAVE_EVENT);
+}
+
+static bool window_fault(struct trap *p)
+{
+    struct bt_vcpu *v = p->v;
+    uint64_t addr = p->t->addr;
+    uint64_t k = (uint64_t)spt_kernel_window(v->spt), u = (uint64_t)spt_user_window(v->spt);
+    bool user_view = addr - u < HOST_WINDOW_SIZE;
+    if (!user_view && addr - k >= HOST_WINDOW_SIZE) {
+        guilty(p, BT_FORM_INTERP); /* a guard: odd segment, wrap-around at 4 GiB */
+        return true;
+    }
+    uint32_t gva = (uint32_t)addr;
+    uint32_t access = (p->t->error & 2 ? SPT_WRITE : 0) | (v->cpu.cpl == 3 ? SPT_USER : 0);
+    struct spt_info info;
+    switch (spt_fault(v->spt, user_view, gva, access, &info)) {
+    case SPT_RETRY:
+        if (v->leave_pending)
+            capture(p, BT_LEAVE_EVENT);
+        return true;
+    case SPT_TRUE_FAULT:
+        rc_raise_pf(&v->cpu, &info);
+        leave_faulting(p);
+        return true;
+    case SPT_CODE_WRITE:
+        code_write(p, info.gpa);
+        return true;
+    case SPT_OTHER_VIEW:
+        other_view(p, gva, user_view);
+        return true;
+    case SPT_DEVICE:
+    case SPT_PT_WRITE:
+    case SPT_EMULATE:
+        guilty(p, BT_FORM_INTERP);
+        return true;
+    }
+    return false;
+}
+
+/* The mirror of the guest's calls is full: forget them. A stub keeps the return address it was called with.
+ */
+static bool returns_full(struct trap *p)
+{
+    struct bt_vcpu *v = p->v;
+    uint64_t top = v->hstack_top[v->cpu.cpl == 3];
+    if (p->t->addr - (top + 64 - BT_HSTACK_SIZE - HOST_PAGE) >= HOST_PAGE)
+        return false;
+    if (p->off >= v->stubs.callout && p->off < v->stubs.callout_end) {
+        top -= 8;
+        *(uint64_t *)top = *(uint64_t *)p->r[REG_RSP];
+        v->guest_rsp = top;
+    }
+    p->r[REG_RSP] = (greg_t)top;
+    return true;
+}
+
+static bool block_trap(struct trap *p)
+{
+    struct bt_vcpu *v = p->v;
+    find_insn(p);
+    switch (p->t->vector) {
+    case 0:
+    case 16:
+    case 19:
+    case 6:
+        rc_raise(&v->cpu, p->t->vector);
+        leave_faulting(p);
+        return true;
+    case 13: /* misaligned SSE operand and the like: the interpreter decides */
+    case 17:
+        guilty(p, BT_FORM_INTERP);
+        return true;
+    case 14:
+        return returns_full(p) || window_fault(p);
+    default:
+        return false;
+    }
+}
+
+/*T:730 Interrupts at instruction boundaries
+ *
+ * A kick can stop the CPU between two host instructions of one guest instruction. Polling would cost every
+block;
+ * instead the handler sets the host's trap flag and lets the CPU walk the one to five host instructions to
+the next
+ * row of the source/target table, where the guest's state is exact. A REP instruction is a boundary by
+itself.
+:*/
+static bool walk_to_boundary(struct trap *p)
+{
+    struct bt_vcpu *v = p->v;
+    const struct bt_stubs *s = &v->stubs;
+    if (p->off < s->end && p->off < s->sentinel) {
+        step_off(p);
+        if (p->off >= s->callout_restore && p->off < s->callout_end) {
+            p->r[REG_RSP] = (greg_t)v->guest_rsp;
+            resume_at(p, s->callout_end);
+        } else if (p->off >= s->enter_check && p->off < s->enter_end)
+            resume_at(p, s->abort);
+        return true; /* elsewhere in the stubs a check of cpu.request follows, or C does */
+    }
+    if (p->b) {
+        if (at_boundary(p) || (at_string(p) && p->off >= v->block[p->b].main)) {
+            find_insn(p);
+            capture(p, BT_LEAVE_EVENT);
+            return true;
+        }
+    }
+    v->stepping = true;
+    v->counts.steps++;
+    p->r[REG_EFL] |= (greg_t)HOST_TF;
+    return true;
+}
+
+bool bt_trap(void *ctx, struct host_trap *t)
+{
+    struct bt_vcpu *v = ctx;
+    ucontext_t *uc = t->uc;
+    struct trap p = {.v = v, .t = t, .r = uc->uc_mcontext.gregs};
+    uint64_t off = (uint64_t)p.r[REG_RIP] - (uint64_t)v->arena.rx;
+    bool inside = off < v->arena.size;
+    p.off = (uint32_t)off;
+    p.b = inside && off >= v->stubs.end ? bt_cache_by_host(v, p.off) : 0;
+
+    if (t->kind == HOST_TRAP_KICK) {
+        v->cpu.request = 1;
+        return inside && !v->stepping ? walk_to_boundary(&p) : true;
+    }
+    if (t->vector == 1 && v->stepping) {
+        if (!inside) { /* in a C callout: its return checks cpu.request */
+            step_off(&p);
+            return true;
+        }
+        return walk_to_boundary(&p);
+    }
+    if (bt_interp_trap(v->interp, t))
+        return true;
+    if (inside && !p.b && t->vector == 14 && returns_full(&p))
+        return true;
+    if (!inside || !p.b)
+        return false;
+    return block_trap(&p);
+}
