@@ -94,9 +94,9 @@ enum {
 struct rc_seg {
     uint32_t base, limit;
     uint16_t selector, attr;
-    /* For translated code, kept by rc_seg_changed: base in the low half; bit 32 set when the segment is
-     * anything else than a present, expand-up, writable data segment of limit 4 GiB - 1, so that [window +
-     * soft] faults. */
+    /* For translated code, kept by rc_seg_changed: base in the low half; the high half is RC_SOFT_ODD when the
+     * segment is anything else than a present, expand-up, writable data segment of limit 4 GiB - 1, else 0, so
+     * that window + soft + high half * 8 lies in the window's guard and faults. */
     uint64_t soft;
 };
 enum {
@@ -113,6 +113,8 @@ static inline unsigned rc_attr_dpl(unsigned attr)
 {
     return attr >> 5 & 3;
 }
+
+#define RC_SOFT_ODD UINT64_C(0x20000000)
 
 struct rc_table {
     uint32_t base;
@@ -131,6 +133,7 @@ struct rc_config {                     /* what CPUID shows; --cpu masks */
     uint32_t feature_edx, feature_ecx; /* leaf 1 */
     uint32_t ext_edx, ext_ecx;         /* leaf 80000001 */
     bool stable_tsc;
+    uint32_t feature7_ebx, feature7_edx; /* leaf 7 subleaf 0 */
 };
 
 /* Time and machine, wired by monitor. */
@@ -160,6 +163,7 @@ struct rc_cpu {
     uint64_t efer; /* NXE only */
     uint32_t sysenter_cs, sysenter_esp, sysenter_eip;
     uint64_t tsc_offset, pat, mtrr_def, misc_enable;
+    uint64_t spec_ctrl; /* stored only */
     uint64_t mtrr[32]; /* fixed and variable MTRRs, stored only */
     struct rc_fault fault;
     struct spt *spt;
