@@ -64,9 +64,10 @@ static void count_signal(struct host_counts *counts, int signo)
  inside
  * the handler is our own bug. All three end in a report, because handing them to the guest would hide them.
  :*/
-static bool deliver(struct host_thread *t, struct host_trap *trap)
+static bool deliver(struct host_thread *t, struct host_trap *trap, int signo)
 {
-    in_trap = true;
+    in_trap = true; /* from here on a fault is ours, be it only that t is broken */
+    count_signal(t->counts, signo);
     bool handled = t->fn(t->ctx, trap);
     in_trap = false;
     return handled;
@@ -93,8 +94,7 @@ static void on_cpu_signal(int signo, siginfo_t *info, ucontext_t *uc)
                    "the host could not supply a page of memory; free memory or start with less --memory");
     if (!t)
         host_crash(signo, info, uc, "bug in ringlet: fault while no guest code was running");
-    count_signal(t->counts, signo);
-    if (!deliver(t, &trap))
+    if (!deliver(t, &trap, signo))
         host_crash(signo, info, uc, "bug in ringlet: fault in the monitor's own code");
 }
 
@@ -107,8 +107,7 @@ static void on_kick(int signo, ucontext_t *uc)
         return; /* a timer that fired while the thread was leaving */
     for (struct host_thread *each = t; each; each = each->outer)
         __atomic_store_n(&each->kicked, 1, __ATOMIC_SEQ_CST);
-    count_signal(t->counts, signo);
-    deliver(t, &trap);
+    deliver(t, &trap, signo);
 }
 
 HOST_SIGNAL_ENTRY(host_signal_entry, host_signal_dispatch);
