@@ -38,5 +38,8 @@ bool bt_interp_trap(struct bt_interp *in, struct host_trap *trap);
 /* Decode cache upkeep, called by bt's spt_ops hooks: physical bytes changed / everything may have changed. */
 void bt_interp_code_write(struct bt_interp *in, uint64_t gpa, unsigned len);
 void bt_interp_flush(struct bt_interp *in);
+/* Instruction addresses are mapped differently now; the bytes in RAM are what they were. For fetch_gone:
+ * much cheaper than a flush, since decodes are keyed by physical address and survive a CR3 write. */
+void bt_interp_fetch_gone(struct bt_interp *in);
 
 #endif
