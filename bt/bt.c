@@ -30,13 +30,29 @@ static void on_fetch_gone(void *ctx, unsigned space, uint32_t gva, uint32_t page
 static uint64_t on_mmio_read(void *ctx, uint64_t gpa, unsigned len)
 {
     struct bt_vcpu *v = ctx;
+    bt_fpu_park(v);
     return v->cfg.mem.mmio_read(v->cfg.mem.ctx, gpa, len);
 }
 
 static void on_mmio_write(void *ctx, uint64_t gpa, unsigned len, uint64_t value)
 {
     struct bt_vcpu *v = ctx;
+    bt_fpu_park(v);
     v->cfg.mem.mmio_write(v->cfg.mem.ctx, gpa, len, value);
+}
+
+static uint32_t on_in(void *ctx, uint16_t port, unsigned size)
+{
+    struct bt_vcpu *v = ctx;
+    bt_fpu_park(v);
+    return v->cfg.ops.in(v->cfg.ops.ctx, port, size);
+}
+
+static void on_out(void *ctx, uint16_t port, unsigned size, uint32_t value)
+{
+    struct bt_vcpu *v = ctx;
+    bt_fpu_park(v);
+    v->cfg.ops.out(v->cfg.ops.ctx, port, size, value);
 }
 
 static uint64_t on_tsc(void *ctx)
@@ -81,8 +97,8 @@ int bt_create(struct bt_vcpu **out, const struct bt_config *cfg, struct host_err
     v->host_flags = 0x202;
     bt_decoder_init(&v->decoder);
     struct rc_ops ops = {.ctx = v, .tsc = on_tsc};
-    if (create_spt(v, err) || bt_cache_init(v, err) ||
-        bt_interp_create(&v->interp, &v->cpu, &v->cfg.ops, err)) {
+    v->io = (struct bt_ops){.ctx = v, .in = on_in, .out = on_out};
+    if (create_spt(v, err) || bt_cache_init(v, err) || bt_interp_create(&v->interp, &v->cpu, &v->io, err)) {
         bt_destroy(v);
         return -1;
     }
@@ -257,6 +273,7 @@ static uint32_t lookup(struct bt_vcpu *v, uint32_t mode, unsigned *space)
     }
     if (b)
         return b;
+    bt_fpu_park(v);
     b = bt_translate(v, v->cpu.eip, gpa, *space, mode);
     if (b && v->cfg.verify && !bt_verify_block(v, &v->block[b])) {
         bt_dump_block(v, &v->block[b], stderr);
@@ -335,6 +352,7 @@ static void run_block(struct bt_vcpu *v, uint32_t b, uint32_t mode)
     struct rc_cpu *cpu = &v->cpu;
     enter_fn enter = (enter_fn)(uintptr_t)(v->arena.rx + v->stubs.enter);
     v->host_flags = (cpu->eflags & (RC_ARITH | RC_DF)) | 0x202;
+    v->irq_waiting = v->cfg.ops.intr(v->cfg.ops.ctx);
     v->run_block = b;
     v->counts.entries++;
     account(v, &v->counts.ns_monitor);
@@ -342,6 +360,8 @@ static void run_block(struct bt_vcpu *v, uint32_t b, uint32_t mode)
     account(v, mode & RC_MODE_USER ? &v->counts.ns_user : &v->counts.ns_kernel);
     cpu->eflags =
         (cpu->eflags & ~(uint32_t)(RC_ARITH | RC_DF)) | ((uint32_t)v->host_flags & (RC_ARITH | RC_DF));
+    if (cpu->irq_shadow && cpu->eip != v->shadow_eip)
+        cpu->irq_shadow = 0; /* left by an inline STI, long past */
     v->counts.exits[v->leave_reason]++;
 }
 
@@ -349,6 +369,8 @@ static void after_block(struct bt_vcpu *v)
 {
     switch (v->leave_reason) {
     case BT_LEAVE_FAULT:
+        if (v->cpu.trace)
+            bt_fpu_park(v);
         rc_deliver_fault(&v->cpu);
         break;
     case BT_LEAVE_RESITE:
@@ -363,6 +385,7 @@ static void after_block(struct bt_vcpu *v)
 /* One instruction by the interpreter. False: *exit says why bt_run must return. */
 static bool step(struct bt_vcpu *v, uint64_t *done, enum bt_exit *exit)
 {
+    bt_fpu_park(v);
     enum bt_step s = bt_interp_step(v->interp);
     *done += s == BT_STEP_OK || s == BT_STEP_HALT;
     v->counts.insns_interp++;
@@ -420,6 +443,7 @@ enum bt_exit bt_run(struct bt_vcpu *v, uint64_t limit, uint64_t *retired)
             break;
         }
         if (cpu->iflag && !cpu->irq_shadow && v->cfg.ops.intr(v->cfg.ops.ctx)) {
+            bt_fpu_park(v);
             rc_deliver_irq(cpu, v->cfg.ops.intack(v->cfg.ops.ctx));
             v->leave_reason = BT_LEAVE_EVENT;
             continue;
@@ -434,13 +458,14 @@ enum bt_exit bt_run(struct bt_vcpu *v, uint64_t limit, uint64_t *retired)
             break;
         }
         settle(v);
-        uint32_t mode = rc_mode(cpu);
+        uint32_t mode = bt_mode(v);
         if (v->cfg.engine == BT_INTERPRET || cpu->irq_shadow || (mode & RC_MODE_INTERP)) {
             if (!step(v, &done, &exit))
                 break;
         } else if (!translated(v, mode, &done, &exit))
             break;
     }
+    bt_fpu_park(v);
     account(v, &v->counts.ns_monitor);
     if (retired)
         *retired += done;

@@ -29,12 +29,16 @@ uint32_t bt_callout_insn(struct bt_vcpu *v, uint32_t n)
     flags_in(v);
     cpu->eip = site->eip;
     v->counts.callouts++;
+    if (site->insn.class != BT_CLASS_INT || cpu->trace)
+        bt_fpu_park(v);
     enum bt_step step = bt_interp_insn(v->interp, &site->insn);
     flags_out(v);
     v->leave_block = site->block;
     v->leave_index = site->index + (step == BT_STEP_OK || step == BT_STEP_HALT);
-    if (step != BT_STEP_OK || v->leave_pending || v->flush_wanted || cpu->irq_shadow || cpu->shutdown ||
-        cpu->eip != site->eip + site->insn.length || rc_mode(cpu) != blk->mode ||
+    if (cpu->irq_shadow)
+        v->shadow_eip = cpu->eip;
+    if (step != BT_STEP_OK || v->leave_pending || v->flush_wanted || cpu->shutdown ||
+        cpu->eip != site->eip + site->insn.length || bt_mode(v) != blk->mode ||
         spt_user_space(v->spt) != space)
         return 1;
     return cpu->iflag && v->cfg.ops.intr(v->cfg.ops.ctx);

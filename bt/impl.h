@@ -9,12 +9,13 @@
 #include "insn.h"
 #include "interp.h"
 
-#define BT_ARENA_DEFAULT (UINT64_C(32) << 20)
-#define BT_BLOCK_MAX     48u         /* guest instructions in a block */
-#define BT_BLOCK_ROOM    (16u << 10) /* emitted bytes a block may need at most */
-#define BT_JTAB_ENTRIES  (UINT32_C(1) << 16)
-#define BT_BAD_BLOCK     UINT32_MAX  /* the verifier refused */
-#define BT_HSTACK_SIZE   (64u << 10) /* host return stack: 8192 mirrored calls */
+#define BT_ARENA_DEFAULT  (UINT64_C(32) << 20)
+#define BT_BLOCK_MAX      48u         /* guest instructions in a block */
+#define BT_BLOCK_ROOM     (16u << 10) /* emitted bytes a block may need at most */
+#define BT_JTAB_ENTRIES   (UINT32_C(1) << 16)
+#define BT_MODE_FLAGS_ODD (1u << 16)  /* beside RC_MODE_*: IOPL, NT, AC or ID set, no inline PUSHF */
+#define BT_BAD_BLOCK      UINT32_MAX  /* the verifier refused */
+#define BT_HSTACK_SIZE    (64u << 10) /* host return stack: 8192 mirrored calls */
 
 /* How a site (one guest instruction at one guest physical address) touches memory. Innocent until proven
  * guilty: everything starts as WINDOW; a trap moves the site on. */
@@ -102,6 +103,9 @@ struct bt_vcpu {
     uint64_t callout_fn;  /* bt_callout_insn */
     uint64_t scratch_site;
     uint32_t leave_reason, leave_link;
+    uint32_t shadow_eip; /* instruction that the last inline STI shadows */
+    uint8_t fpu_live;    /* the guest's x87/vector state is in the CPU, cpu.fpu is stale */
+    uint8_t irq_waiting; /* interrupt line at the last entry: STI and POPF must look */
     /* -- C only -- */
     struct bt_config cfg;
     struct host_arena arena;
@@ -109,6 +113,7 @@ struct bt_vcpu {
     struct bt_stubs stubs;
     struct bt_decoder decoder;
     struct bt_interp *interp;
+    struct bt_ops io; /* cfg.ops behind bt_fpu_park, for the interpreter */
     struct spt *spt;
     struct host_thread thread;
     bool entered;
@@ -157,6 +162,21 @@ struct bt_vcpu {
 };
 
 _Static_assert(offsetof(struct bt_vcpu, cpu) == 0, "r15 addresses rc_cpu directly");
+
+/* Before any code that may use vector registers or calls libc's memory functions. Idempotent. */
+static inline void bt_fpu_park(struct bt_vcpu *v)
+{
+    if (!v->fpu_live)
+        return;
+    __asm__ volatile("fxsave64 %0" : "=m"(v->cpu.fpu));
+    v->fpu_live = 0;
+}
+
+static inline uint32_t bt_mode(const struct bt_vcpu *v)
+{
+    return rc_mode(&v->cpu) |
+           (v->cpu.eflags & (RC_IOPL | RC_NT | RC_AC | RC_ID | RC_VIF | RC_VIP) ? BT_MODE_FLAGS_ODD : 0);
+}
 
 /* cache.c */
 int bt_cache_init(struct bt_vcpu *v, struct host_err *err);

@@ -19,11 +19,19 @@ static void emit_gprs(struct emit *e, unsigned op)
         e_r15(e, op, false, gpr_home[i].host, GPR(gpr_home[i].guest));
 }
 
-/* fxsave64/fxrstor64 [r15 + fpu] */
-static void emit_fpu(struct emit *e, bool save)
+/* The guest's x87 and vector registers stay in the CPU while C code that does not use them runs. fpu_live
+ * says which copy counts: bt_fpu_park() moves them to memory, this moves them back. */
+static void emit_fpu_live(struct emit *e)
 {
-    EB(e, 0x49, 0x0f, 0xae, save ? 0x87 : 0x8f);
+    EB(e, 0x41, 0x80, 0xbf); /* cmp byte [r15+fpu_live], 0 */
+    e32(e, OFF(fpu_live));
+    e8(e, 0);
+    EB(e, 0x75, 8 + 8);            /* jne past */
+    EB(e, 0x49, 0x0f, 0xae, 0x8f); /* fxrstor64 [r15+fpu] */
     e32(e, CPU(fpu));
+    EB(e, 0x41, 0xc6, 0x87); /* mov byte [r15+fpu_live], 1 */
+    e32(e, OFF(fpu_live));
+    e8(e, 1);
 }
 
 static void emit_flags_save(struct emit *e) /* pushfq; pop [r15+host_flags] */
@@ -44,10 +52,9 @@ static void emit_request_test(struct emit *e) /* cmp dword [r15+request], 0 */
     EB(e, 0x41, 0x83, 0x7f, (uint8_t)CPU(request), 0);
 }
 
-/* Common tail: everything saved but the FPU. Returns to bt_run through the C stack. */
+/* Common tail: everything is saved (the FPU stays live). Returns to bt_run through the C stack. */
 static void emit_return_to_c(struct emit *e)
 {
-    emit_fpu(e, true);
     e8(e, 0xfc); /* cld: the C ABI's */
     e_load(e, true, E_RSP, OFF(c_rsp));
     EB(e, 0x41, 0x5f, 0x41, 0x5e, 0x41, 0x5d, 0x41, 0x5c, 0x5d, 0x5b,
@@ -105,7 +112,7 @@ void bt_stubs_emit(struct bt_vcpu *v)
     EB(&e, 0xf3, 0x49, 0x0f, 0xae, 0xd9); /* wrgsbase r9 */
     e_load(&e, true, E_R13, OFF(rx));
     e_load(&e, true, E_R14, OFF(jtab));
-    emit_fpu(&e, false);
+    emit_fpu_live(&e);
     e_load(&e, true, E_RSP, OFF(hstack));
     s->enter_check = e.at;
     emit_request_test(&e);
@@ -126,7 +133,6 @@ void bt_stubs_emit(struct bt_vcpu *v)
     emit_gprs(&e, 0x89);
     emit_flags_save(&e);
     e_store(&e, true, E_RSP, OFF(guest_rsp));
-    emit_fpu(&e, true);
     e8(&e, 0xfc);
     e_load(&e, true, E_RSP, OFF(c_rsp));
     EB(&e, 0x48, 0x83, 0xec, 0x08); /* sub rsp,8: six pushes and a return address leave it misaligned */
@@ -144,7 +150,7 @@ void bt_stubs_emit(struct bt_vcpu *v)
     EB(&e, 0x0f, 0x85);
     uint32_t request_jump = e.at;
     e32(&e, 0);
-    emit_fpu(&e, false);
+    emit_fpu_live(&e);
     emit_flags_load(&e);
     emit_gprs(&e, 0x8b);
     e8(&e, 0xc3);
@@ -155,8 +161,6 @@ void bt_stubs_emit(struct bt_vcpu *v)
     EB(&e, 0x48, 0x83, 0xc4, 0x08); /* add rsp,8 */
     e_store(&e, true, E_RSP, OFF(hstack));
     e_store_imm(&e, OFF(leave_reason), BT_LEAVE_CALLOUT);
-    /* the FPU image in memory is current; reload so that leave_saved saves the same again */
-    emit_fpu(&e, false);
     e_jmp(&e, s->leave_saved);
 
     /* Bottom of the host return stack: a guest RET whose CALL was not mirrored. r8d: target EIP. */

@@ -5,7 +5,7 @@
  */
 #include "translate.h"
 
-static void emit_callout(struct tx *t)
+void tx_callout(struct tx *t)
 {
     struct bt_vcpu *v = t->v;
     uint32_t n = v->site_count++;
@@ -115,6 +115,11 @@ static bool emit_plain(struct tx *t, enum tx_kind kind)
         return emit_leave(t);
     case TX_MOFFS:
         return emit_moffs(t);
+    case TX_CLI:
+    case TX_STI:
+    case TX_PUSHF:
+    case TX_POPF:
+        return tx_flags(t, kind);
     default:
         return false;
     }
@@ -142,7 +147,7 @@ static void emit_insn(struct tx *t)
     t->e.at = start;
     if (!emit_plain(t, kind)) {
         t->e.at = start;
-        emit_callout(t);
+        tx_callout(t);
     }
     if (kind == TX_END) {
         tx_jump_to(t, t->next); /* the callout leaves unless EIP is the next instruction's */

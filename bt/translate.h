@@ -64,6 +64,10 @@ bool tx_copy(struct tx *t);
 bool tx_lea(struct tx *t);
 bool tx_string(struct tx *t);
 
+/* translate_flags.c: the interrupt flag and EFLAGS images without leaving translated code */
+bool tx_flags(struct tx *t, enum tx_kind kind);
+void tx_callout(struct tx *t); /* translate.c */
+
 /* translate_flow.c */
 void tx_flow(struct tx *t, enum tx_kind kind);
 bool tx_flow_possible(const struct tx *t, enum tx_kind kind);

@@ -1,172 +1,52 @@
 /* Which instruction is emitted how. What no row allows goes to the interpreter. */
 #include "translate.h"
 
-#define ROW8(k) k, k, k, k, k, k, k, k
-#define ALU     TX_COPY, TX_COPY, TX_COPY, TX_COPY, TX_COPY, TX_COPY, TX_INTERP, TX_INTERP
+/* clang-format off */
+#define I TX_INTERP
+#define C TX_COPY
+#define N TX_NOTHING
+#define E TX_END
+#define J TX_JCC
+#define R8(k) k, k, k, k, k, k, k, k
 
 static const uint8_t map0[256] = {
-    [0x00] = ALU,
-    [0x08] = ALU,
-    [0x10] = ALU,
-    [0x18] = ALU,
-    [0x20] = ALU,
-    [0x28] = ALU,
-    [0x30] = ALU,
-    [0x38] = ALU,
-    [0x40] = ROW8(TX_INCDEC),
-    ROW8(TX_INCDEC),
-    ROW8(TX_PUSH_REG),
-    ROW8(TX_POP_REG),
-    [0x68] = TX_PUSH_IMM,
-    TX_COPY,
-    TX_PUSH_IMM,
-    TX_COPY,
-    [0x70] = ROW8(TX_JCC),
-    ROW8(TX_JCC),
-    [0x80] = TX_COPY,
-    TX_COPY,
-    TX_INTERP,
-    TX_COPY,
-    TX_COPY,
-    TX_COPY,
-    TX_COPY,
-    TX_COPY,
-    [0x88] = TX_COPY,
-    TX_COPY,
-    TX_COPY,
-    TX_COPY,
-    TX_INTERP,
-    TX_LEA,
-    TX_INTERP,
-    TX_INTERP,
-    [0x90] = ROW8(TX_COPY),
-    TX_COPY,
-    TX_COPY,
-    TX_END,
-    TX_COPY,
-    TX_INTERP,
-    TX_INTERP,
-    TX_COPY,
-    TX_COPY,
-    [0xa0] = TX_MOFFS,
-    TX_MOFFS,
-    TX_MOFFS,
-    TX_MOFFS,
-    TX_STRING,
-    TX_STRING,
-    TX_STRING,
-    TX_STRING,
-    [0xa8] = TX_COPY,
-    TX_COPY,
-    TX_STRING,
-    TX_STRING,
-    TX_STRING,
-    TX_STRING,
-    TX_STRING,
-    TX_STRING,
-    [0xb0] = ROW8(TX_COPY),
-    ROW8(TX_COPY),
-    [0xc0] = TX_COPY,
-    TX_COPY,
-    TX_RET,
-    TX_RET,
-    TX_INTERP,
-    TX_INTERP,
-    TX_COPY,
-    TX_COPY,
-    [0xc8] = TX_INTERP,
-    TX_LEAVE,
-    TX_END,
-    TX_END,
-    TX_END,
-    TX_END,
-    TX_END,
-    TX_END,
-    [0xd0] = TX_COPY,
-    TX_COPY,
-    TX_COPY,
-    TX_COPY,
-    TX_INTERP,
-    TX_INTERP,
-    TX_INTERP,
-    TX_INTERP,
-    [0xd8] = ROW8(TX_COPY),
-    [0xe0] = TX_LOOP,
-    TX_LOOP,
-    TX_LOOP,
-    TX_LOOP,
-    TX_INTERP,
-    TX_INTERP,
-    TX_INTERP,
-    TX_INTERP,
-    [0xe8] = TX_CALL,
-    TX_JMP,
-    TX_END,
-    TX_JMP,
-    TX_INTERP,
-    TX_INTERP,
-    TX_INTERP,
-    TX_INTERP,
-    [0xf0] = TX_INTERP,
-    TX_END,
-    TX_INTERP,
-    TX_INTERP,
-    TX_END,
-    TX_COPY,
-    TX_COPY,
-    TX_COPY,
-    [0xf8] = TX_COPY,
-    TX_COPY,
-    TX_INTERP,
-    TX_INTERP,
-    TX_COPY,
-    TX_COPY,
-    TX_COPY,
-    TX_INTERP,
+    /* 00 */ C, C, C, C, C, C, I, I,  C, C, C, C, C, C, I, I,
+    /* 10 */ C, C, C, C, C, C, I, I,  C, C, C, C, C, C, I, I,
+    /* 20 */ C, C, C, C, C, C, I, I,  C, C, C, C, C, C, I, I,
+    /* 30 */ C, C, C, C, C, C, I, I,  C, C, C, C, C, C, I, I,
+    /* 40 */ R8(TX_INCDEC),           R8(TX_INCDEC),
+    /* 50 */ R8(TX_PUSH_REG),         R8(TX_POP_REG),
+    /* 60 */ I, I, I, I, I, I, I, I,  TX_PUSH_IMM, C, TX_PUSH_IMM, C, I, I, I, I,
+    /* 70 */ R8(J),                   R8(J),
+    /* 80 */ C, C, I, C, C, C, C, C,  C, C, C, C, I, TX_LEA, I, I,
+    /* 90 */ R8(C),                   C, C, E, C, TX_PUSHF, TX_POPF, C, C,
+    /* a0 */ TX_MOFFS, TX_MOFFS, TX_MOFFS, TX_MOFFS, TX_STRING, TX_STRING, TX_STRING, TX_STRING,
+    /* a8 */ C, C, TX_STRING, TX_STRING, TX_STRING, TX_STRING, TX_STRING, TX_STRING,
+    /* b0 */ R8(C),                   R8(C),
+    /* c0 */ C, C, TX_RET, TX_RET, I, I, C, C,  I, TX_LEAVE, E, E, E, E, E, E,
+    /* d0 */ C, C, C, C, I, I, I, I,  R8(C),
+    /* e0 */ R8(TX_LOOP) /* E4-E7: see classify_0 */,  TX_CALL, TX_JMP, E, TX_JMP, I, I, I, I,
+    /* f0 */ I, E, I, I, E, C, C, C,  C, C, TX_CLI, TX_STI, C, C, C, I,
 };
 
-static const uint8_t map0f[256] = {
-    /* integer class only */
-    [0x00] = TX_INTERP,
-    [0x0b] = TX_END,
-    [0x0d] = TX_NOTHING,
-    [0x18] = ROW8(TX_NOTHING),
-    [0x34] = TX_END,
-    [0x35] = TX_END,
-    [0x40] = ROW8(TX_COPY),
-    ROW8(TX_COPY),
-    [0x80] = ROW8(TX_JCC),
-    ROW8(TX_JCC),
-    ROW8(TX_COPY),
-    ROW8(TX_COPY),
-    [0xa3] = TX_COPY,
-    TX_COPY,
-    TX_COPY,
-    [0xab] = TX_COPY,
-    TX_COPY,
-    TX_COPY,
-    TX_INTERP,
-    TX_COPY,
-    [0xb0] = TX_COPY,
-    TX_COPY,
-    [0xb3] = TX_COPY,
-    [0xb6] = TX_COPY,
-    TX_COPY,
-    [0xb8] = TX_COPY,
-    [0xb9] = TX_END,
-    [0xba] = TX_COPY,
-    TX_COPY,
-    TX_COPY,
-    TX_COPY,
-    TX_COPY,
-    TX_COPY,
-    [0xc0] = TX_COPY,
-    TX_COPY,
-    [0xc3] = TX_COPY,
-    [0xc7] = TX_COPY,
-    [0xc8] = ROW8(TX_COPY),
-    [0xff] = TX_END,
+static const uint8_t map0f[256] = { /* integer class only */
+    [0x0b] = E, [0x0d] = N, [0x18] = R8(N), [0x34] = E, E,
+    [0x40] = R8(C), R8(C),
+    [0x80] = R8(J), R8(J), R8(C), R8(C),
+    [0xa3] = C, C, C,             /* BT SHLD */
+    [0xab] = C, C, C, I, C,       /* BTS SHRD . IMUL */
+    [0xb0] = C, C, I, C, I, I, C, C, /* CMPXCHG . BTR . . MOVZX */
+    [0xb8] = C, E, C, C, C, C, C, C, /* POPCNT UD1 BTx BTC BSF BSR MOVSX */
+    [0xc0] = C, C, I, C, I, I, I, C, /* XADD . MOVNTI . . . CMPXCHG8B, RDRAND */
+    [0xc8] = R8(C), [0xff] = E,
 };
+#undef I
+#undef C
+#undef N
+#undef E
+#undef J
+#undef R8
+/* clang-format on */
 
 static enum tx_kind classify_0f(const struct bt_insn *i)
 {
@@ -188,6 +68,10 @@ static enum tx_kind classify_0(const struct bt_insn *i)
 {
     switch (i->opcode) {
     case 0x8f:
+    case 0xe4:
+    case 0xe5:
+    case 0xe6:
+    case 0xe7: /* IN, OUT */
         return TX_INTERP;
     case 0xd9:
     case 0xdd: /* FLDENV, FNSTENV, FRSTOR, FNSAVE show instruction pointers */
