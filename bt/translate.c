@@ -59,6 +59,38 @@ static bool emit_push(struct tx *t, enum tx_kind kind)
     return true;
 }
 
+/*T:520 Ring aliasing
+ *
+ * A guest that reads CS in its kernel must see ring 0, whatever ring the host runs it in. Selectors are read
+from the
+ * vCPU structure, never from the CPU.
+:*/
+static void load_selector(struct emit *e, unsigned reg, unsigned seg) /* movzx reg, word [r15+selector] */
+{
+    EB(e, 0x41 | (reg >= 8 ? 4 : 0), 0x0f, 0xb7, 0x87 | (reg & 7) << 3);
+    e32(e, (uint32_t)(offsetof(struct rc_cpu, seg) + seg * sizeof(struct rc_seg) +
+                      offsetof(struct rc_seg, selector)));
+}
+
+static bool emit_push_seg(struct tx *t)
+{
+    if (!stack_is_window(t))
+        return false;
+    load_selector(&t->e, E_R8, t->insn.opcode >> 3 & 7);
+    e_stack(&t->e, 0x89, E_R8, -4);
+    e_esp_add(&t->e, -4);
+    return true;
+}
+
+static bool emit_mov_from_seg(struct tx *t)
+{
+    const struct bt_insn *i = &t->insn;
+    if (i->mod != 3 || i->osz != 4 || i->reg > RC_GS)
+        return false;
+    load_selector(&t->e, host_reg(i->rm), i->reg);
+    return true;
+}
+
 static bool emit_pop(struct tx *t)
 {
     if (!stack_is_window(t))
@@ -109,6 +141,10 @@ static bool emit_plain(struct tx *t, enum tx_kind kind)
     case TX_PUSH_IMM:
     case TX_PUSH_RM:
         return emit_push(t, kind);
+    case TX_PUSH_SEG:
+        return emit_push_seg(t);
+    case TX_MOV_FROM_SEG:
+        return emit_mov_from_seg(t);
     case TX_POP_REG:
         return emit_pop(t);
     case TX_LEAVE:

@@ -30,6 +30,8 @@ enum tx_kind {
     TX_POP_REG,
     TX_PUSH_IMM,
     TX_PUSH_RM,
+    TX_PUSH_SEG,
+    TX_MOV_FROM_SEG,
     TX_LEAVE,
     TX_MOFFS,
     TX_LEA,
