@@ -1,0 +1,252 @@
+/* The processor the guest sees: the host's, minus what 32-bit code does not get here (vol. 2 CPUID). */
+#include "ring.h"
+
+#include <cpuid.h>
+#include <string.h>
+
+enum { EAX, EBX, ECX, EDX };
+
+/* One row per feature a guest may be offered. What has no row does not exist for it: the local APIC, XSAVE
+ * and with it all VEX-encoded instructions, virtualization, 64-bit mode, MONITOR, PCID, SMEP, SMAP, VME,
+ * machine checks, RDTSCP, SYSCALL. */
+struct feature {
+    const char *name; /* for --cpu */
+    enum rc_cpuid_word word;
+    unsigned bit;
+    bool own; /* offered whether or not the host has it */
+};
+static const struct feature feature_table[] = {
+    {"fpu", RC_F1_EDX, 0, false},       {"de", RC_F1_EDX, 2, true},
+    {"pse", RC_F1_EDX, 3, true},        {"tsc", RC_F1_EDX, 4, false},
+    {"msr", RC_F1_EDX, 5, true},        {"pae", RC_F1_EDX, 6, true},
+    {"cx8", RC_F1_EDX, 8, false},       {"sep", RC_F1_EDX, 11, true},
+    {"mtrr", RC_F1_EDX, 12, true},      {"pge", RC_F1_EDX, 13, true},
+    {"cmov", RC_F1_EDX, 15, false},     {"pat", RC_F1_EDX, 16, true},
+    {"pse36", RC_F1_EDX, 17, true},     {"clflush", RC_F1_EDX, 19, false},
+    {"mmx", RC_F1_EDX, 23, false},      {"fxsr", RC_F1_EDX, 24, false},
+    {"sse", RC_F1_EDX, 25, false},      {"sse2", RC_F1_EDX, 26, false},
+    {"sse3", RC_F1_ECX, 0, false},      {"pclmulqdq", RC_F1_ECX, 1, false},
+    {"ssse3", RC_F1_ECX, 9, false},     {"sse4.1", RC_F1_ECX, 19, false},
+    {"sse4.2", RC_F1_ECX, 20, false},   {"movbe", RC_F1_ECX, 22, false},
+    {"popcnt", RC_F1_ECX, 23, false},   {"aes", RC_F1_ECX, 25, false},
+    {"rdrand", RC_F1_ECX, 30, false},   {"hypervisor", RC_F1_ECX, 31, true},
+    {"erms", RC_F7_EBX, 9, false},      {"adx", RC_F7_EBX, 19, false},
+    {"sha", RC_F7_EBX, 29, false},      {"fsrm", RC_F7_EDX, 4, false},
+    {"spec_ctrl", RC_F7_EDX, 26, true}, {"arch_capabilities", RC_F7_EDX, 29, true},
+    {"nx", RC_FX_EDX, 20, true},        {"lzcnt", RC_FX_ECX, 5, false},
+    {"prefetchw", RC_FX_ECX, 8, false},
+};
+enum { FEATURES = sizeof feature_table / sizeof *feature_table };
+
+static uint32_t *word_of(struct rc_config *c, enum rc_cpuid_word word)
+{
+    switch (word) {
+    case RC_F1_EDX:
+        return &c->feature_edx;
+    case RC_F1_ECX:
+        return &c->feature_ecx;
+    case RC_F7_EBX:
+        return &c->feature7_ebx;
+    case RC_F7_EDX:
+        return &c->feature7_edx;
+    case RC_FX_EDX:
+        return &c->ext_edx;
+    default:
+        return &c->ext_ecx;
+    }
+}
+
+/* A leaf of the host's; zeros when it has none such. */
+static void host_leaf(uint32_t leaf, uint32_t subleaf, uint32_t out[4])
+{
+    out[EAX] = out[EBX] = out[ECX] = out[EDX] = 0;
+    __get_cpuid_count(leaf, subleaf, &out[EAX], &out[EBX], &out[ECX], &out[EDX]);
+}
+
+void rc_config_host(struct rc_config *c)
+{
+    uint32_t leaf1[4], leaf7[4], ext1[4], power[4];
+    host_leaf(1, 0, leaf1);
+    host_leaf(7, 0, leaf7);
+    host_leaf(0x80000001, 0, ext1);
+    host_leaf(0x80000007, 0, power);
+    const uint32_t host[RC_F_WORDS] = {
+        [RC_F1_EDX] = leaf1[EDX], [RC_F1_ECX] = leaf1[ECX], [RC_F7_EBX] = leaf7[EBX],
+        [RC_F7_EDX] = leaf7[EDX], [RC_FX_EDX] = ext1[EDX],  [RC_FX_ECX] = ext1[ECX],
+    };
+
+    *c = (struct rc_config){0};
+    for (unsigned i = 0; i < FEATURES; i++) {
+        const struct feature *f = &feature_table[i];
+        if (f->own || (host[f->word] >> f->bit & 1))
+            *word_of(c, f->word) |= UINT32_C(1) << f->bit;
+    }
+    c->stable_tsc = power[EDX] >> 8 & 1;
+}
+
+/* ---- --cpu ---- */
+
+static const struct feature *feature_find(const char *name, size_t len)
+{
+    for (unsigned i = 0; i < FEATURES; i++)
+        if (strlen(feature_table[i].name) == len && !memcmp(feature_table[i].name, name, len))
+            return &feature_table[i];
+    return NULL;
+}
+
+int rc_config_mask(struct rc_config *c, const char *spec, struct host_err *err)
+{
+    while (*spec) {
+        const size_t len = strcspn(spec, ",");
+        if (*spec != '-')
+            return host_fail(err,
+                             "--cpu: \"%.*s\" must be a feature to take away, such as -sse4.2 "
+                             "(features cannot be added)",
+                             (int)len, spec);
+        const struct feature *f = feature_find(spec + 1, len - 1);
+        if (!f)
+            return host_fail(err, "--cpu: there is no feature called \"%.*s\" (try -sse4.2, -pae, -nx, -sep)",
+                             (int)len - 1, spec + 1);
+        *word_of(c, f->word) &= ~(UINT32_C(1) << f->bit);
+        spec += len;
+        spec += *spec == ',';
+    }
+    return 0;
+}
+
+/* ---- The leaves ---- */
+
+bool rc_vendor_is_amd(void)
+{
+    enum { AUTH = 0x68747541, HYGO = 0x6f677948 }; /* "Auth"enticAMD; "Hygo"nGenuine, its sibling */
+    uint32_t v[4];
+    host_leaf(0, 0, v);
+    return v[EBX] == AUTH || v[EBX] == HYGO;
+}
+
+/* Twelve characters in EBX, ECX, EDX; a kernel that does not know them assumes nothing. */
+static void leaf_hypervisor(uint32_t r[4])
+{
+    static const char signature[] = "RingletVMM32";
+    r[EAX] = 0x40000000; /* no further leaf */
+    r[EBX] = rc_load32(signature);
+    r[ECX] = rc_load32(signature + 4);
+    r[EDX] = rc_load32(signature + 8);
+}
+
+static void leaf_1(const struct rc_config *c, uint32_t r[4])
+{
+    enum { ONE_LOGICAL_CPU = 1 << 16, FAMILY_MODEL_STEPPING = 0x0fff3fff };
+    r[EAX] &= FAMILY_MODEL_STEPPING;
+    r[EBX] = ONE_LOGICAL_CPU | (c->feature_edx & RC_F1_EDX_CLFLUSH ? r[EBX] & 0xff00 : 0);
+    r[ECX] = c->feature_ecx;
+    r[EDX] = c->feature_edx;
+}
+
+/* Cache parameters, of a processor of one core. */
+static void leaf_4(uint32_t r[4])
+{
+    if (r[EAX] & 0x1f)
+        r[EAX] &= 0x3fff;
+}
+
+static void leaf_7(const struct rc_config *c, uint32_t subleaf, uint32_t r[4])
+{
+    r[EAX] = r[ECX] = 0;
+    r[EBX] = subleaf ? 0 : c->feature7_ebx;
+    r[EDX] = subleaf ? 0 : c->feature7_edx;
+}
+
+static void leaf_ext1(const struct rc_config *c, uint32_t r[4])
+{
+    /* AMD repeats most of leaf 1's EDX here and its kernels look there; bit 11 is SYSCALL in this place. */
+    const uint32_t repeated = 0x0183f3ff;
+    const bool amd = rc_vendor_is_amd();
+    r[EAX] = amd ? r[EAX] & 0x0fff3fff : 0;
+    r[EBX] = 0;
+    r[ECX] = c->ext_ecx;
+    r[EDX] = c->ext_edx | (amd ? c->feature_edx & repeated : 0);
+}
+
+static void leaf_ext8(uint32_t r[4])
+{
+    r[EAX] = 32 << 8 | 36; /* linear and physical address width: shadowpt's walker has 36 */
+    r[EBX] = r[ECX] = r[EDX] = 0;
+}
+
+/* AMD: LFENCE serializes (2) as DE_CFG says; speculative return stack overflow absent (29). */
+static void leaf_ext21(uint32_t r[4])
+{
+    r[EAX] = rc_vendor_is_amd() ? 1u << 2 | 1u << 29 : 0;
+    r[EBX] = r[ECX] = r[EDX] = 0;
+}
+
+static void clear(uint32_t r[4])
+{
+    r[EAX] = r[EBX] = r[ECX] = r[EDX] = 0;
+}
+
+static uint32_t min32(uint32_t a, uint32_t b)
+{
+    return a < b ? a : b;
+}
+
+static void model_leaf(const struct rc_config *c, uint32_t leaf, uint32_t subleaf, uint32_t r[4])
+{
+    switch (leaf) {
+    case 0: /* vendor: the host's, so that a kernel applies the quirks of the CPU its code runs on */
+        r[EAX] = min32(r[EAX], 7);
+        break;
+    case 1:
+        leaf_1(c, r);
+        break;
+    case 2: /* caches and TLBs: as they are */
+    case 0x80000002:
+    case 0x80000003:
+    case 0x80000004: /* brand string */
+    case 0x80000005:
+    case 0x80000006: /* caches */
+        break;
+    case 4:
+        leaf_4(r);
+        break;
+    case 7:
+        leaf_7(c, subleaf, r);
+        break;
+    case 0x40000000:
+        leaf_hypervisor(r);
+        break;
+    case 0x80000000:
+        r[EAX] = rc_vendor_is_amd() ? min32(r[EAX], 0x80000021) : min32(r[EAX], 0x80000008);
+        break;
+    case 0x80000001:
+        leaf_ext1(c, r);
+        break;
+    case 0x80000007:
+        clear(r);
+        r[EDX] = c->stable_tsc ? 1 << 8 : 0;
+        break;
+    case 0x80000008:
+        leaf_ext8(r);
+        break;
+    case 0x80000021:
+        leaf_ext21(r);
+        break;
+    default:
+        clear(r);
+    }
+}
+
+enum rc_result rc_cpuid(struct rc_cpu *cpu)
+{
+    const uint32_t leaf = cpu->gpr[RC_EAX], subleaf = cpu->gpr[RC_ECX];
+    uint32_t r[4];
+
+    host_leaf(leaf, subleaf, r);
+    model_leaf(&cpu->config, leaf, subleaf, r);
+    cpu->gpr[RC_EAX] = r[EAX];
+    cpu->gpr[RC_EBX] = r[EBX];
+    cpu->gpr[RC_ECX] = r[ECX];
+    cpu->gpr[RC_EDX] = r[EDX];
+    return RC_OK;
+}
