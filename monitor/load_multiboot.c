@@ -182,25 +182,30 @@ static void mb_adjust_entry(struct mb_load *l, const Elf32_Phdr *ph, uint32_t e_
 
 static int mb_load_phdrs(struct mb_load *l, Elf *elf)
 {
-    Elf32_Ehdr *eh = elf32_getehdr(elf);
-    Elf32_Phdr *ph;
+    const char *table;
+    Elf32_Ehdr eh;
     size_t count = 0;
 
-    if (!eh || elf_getphdrnum(elf, &count) != 0)
+    if (!elf32_getehdr(elf) || elf_getphdrnum(elf, &count) != 0)
         return host_fail(l->err, "the Multiboot kernel's ELF header is corrupt: %s", elf_errmsg(-1));
     if (count == 0 || count > MB_MAX_PHDRS)
         return host_fail(l->err, "the Multiboot kernel has %zu program headers; ringlet takes 1 to %d", count,
                          MB_MAX_PHDRS);
-    ph = elf32_getphdr(elf);
-    if (!ph)
+    table = (const char *)elf32_getphdr(elf);
+    if (!table)
         return host_fail(l->err, "the Multiboot kernel's program headers are corrupt: %s", elf_errmsg(-1));
-    l->entry = eh->e_entry;
+    memcpy(&eh, elf32_getehdr(elf),
+           sizeof(eh)); /* copied: libelf's pointers are as aligned as the file's offsets */
+    l->entry = eh.e_entry;
     for (size_t i = 0; i < count; i++) {
-        if (ph[i].p_type != PT_LOAD)
+        Elf32_Phdr ph;
+
+        memcpy(&ph, table + i * sizeof(ph), sizeof(ph));
+        if (ph.p_type != PT_LOAD)
             continue;
-        if (mb_load_range(l, ph[i].p_paddr, ph[i].p_offset, ph[i].p_filesz, ph[i].p_memsz) < 0)
+        if (mb_load_range(l, ph.p_paddr, ph.p_offset, ph.p_filesz, ph.p_memsz) < 0)
             return -1;
-        mb_adjust_entry(l, &ph[i], eh->e_entry);
+        mb_adjust_entry(l, &ph, eh.e_entry);
     }
     return 0;
 }
