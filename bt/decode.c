@@ -146,8 +146,7 @@ static void fill_sizes(const ZydisDecodedInstruction *z, bool big, struct bt_ins
 static void fill_address16(struct bt_insn *out)
 {
     static const uint8_t base[8] = {RC_EBX, RC_EBX, RC_EBP, RC_EBP, RC_ESI, RC_EDI, RC_EBP, RC_EBX};
-    static const uint8_t index[8] = {RC_ESI,   RC_EDI,   RC_ESI,   RC_EDI,
-                                     BT_NOREG, BT_NOREG, BT_NOREG, BT_NOREG};
+    static const uint8_t index[8] = {RC_ESI, RC_EDI, RC_ESI, RC_EDI, BT_NOREG, BT_NOREG, BT_NOREG, BT_NOREG};
     if (out->mod == 0 && out->rm == 6)
         return;
     out->base = base[out->rm];

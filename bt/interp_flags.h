@@ -30,11 +30,11 @@ BT_INLINE uint32_t bt_flags_unpack(uint32_t eflags, uint32_t ax)
     {                                                                                                        \
         uint32_t ax = bt_flags_pack(*eflags);                                                                \
         if (size == 1)                                                                                       \
-            __asm__(BT_FLAGS_IN op "b %b2, %b1" BT_FLAGS_OUT : "+&a"(ax), "+q"(a) : "q"(b) : "cc");           \
+            __asm__(BT_FLAGS_IN op "b %b2, %b1" BT_FLAGS_OUT : "+&a"(ax), "+q"(a) : "q"(b) : "cc");          \
         else if (size == 2)                                                                                  \
-            __asm__(BT_FLAGS_IN op "w %w2, %w1" BT_FLAGS_OUT : "+&a"(ax), "+r"(a) : "r"(b) : "cc");           \
+            __asm__(BT_FLAGS_IN op "w %w2, %w1" BT_FLAGS_OUT : "+&a"(ax), "+r"(a) : "r"(b) : "cc");          \
         else                                                                                                 \
-            __asm__(BT_FLAGS_IN op "l %k2, %k1" BT_FLAGS_OUT : "+&a"(ax), "+r"(a) : "r"(b) : "cc");           \
+            __asm__(BT_FLAGS_IN op "l %k2, %k1" BT_FLAGS_OUT : "+&a"(ax), "+r"(a) : "r"(b) : "cc");          \
         *eflags = bt_flags_unpack(*eflags, ax);                                                              \
         return a;                                                                                            \
     }
@@ -44,11 +44,11 @@ BT_INLINE uint32_t bt_flags_unpack(uint32_t eflags, uint32_t ax)
     {                                                                                                        \
         uint32_t ax = bt_flags_pack(*eflags);                                                                \
         if (size == 1)                                                                                       \
-            __asm__(BT_FLAGS_IN op "b %b1" BT_FLAGS_OUT : "+&a"(ax), "+q"(a) : : "cc");                       \
+            __asm__(BT_FLAGS_IN op "b %b1" BT_FLAGS_OUT : "+&a"(ax), "+q"(a) : : "cc");                      \
         else if (size == 2)                                                                                  \
-            __asm__(BT_FLAGS_IN op "w %w1" BT_FLAGS_OUT : "+&a"(ax), "+r"(a) : : "cc");                       \
+            __asm__(BT_FLAGS_IN op "w %w1" BT_FLAGS_OUT : "+&a"(ax), "+r"(a) : : "cc");                      \
         else                                                                                                 \
-            __asm__(BT_FLAGS_IN op "l %k1" BT_FLAGS_OUT : "+&a"(ax), "+r"(a) : : "cc");                       \
+            __asm__(BT_FLAGS_IN op "l %k1" BT_FLAGS_OUT : "+&a"(ax), "+r"(a) : : "cc");                      \
         *eflags = bt_flags_unpack(*eflags, ax);                                                              \
         return a;                                                                                            \
     }
@@ -58,11 +58,11 @@ BT_INLINE uint32_t bt_flags_unpack(uint32_t eflags, uint32_t ax)
     {                                                                                                        \
         uint32_t ax = bt_flags_pack(*eflags);                                                                \
         if (size == 1)                                                                                       \
-            __asm__(BT_FLAGS_IN op "b %%cl, %b1" BT_FLAGS_OUT : "+&a"(ax), "+q"(a) : "c"(count) : "cc");      \
+            __asm__(BT_FLAGS_IN op "b %%cl, %b1" BT_FLAGS_OUT : "+&a"(ax), "+q"(a) : "c"(count) : "cc");     \
         else if (size == 2)                                                                                  \
-            __asm__(BT_FLAGS_IN op "w %%cl, %w1" BT_FLAGS_OUT : "+&a"(ax), "+r"(a) : "c"(count) : "cc");      \
+            __asm__(BT_FLAGS_IN op "w %%cl, %w1" BT_FLAGS_OUT : "+&a"(ax), "+r"(a) : "c"(count) : "cc");     \
         else                                                                                                 \
-            __asm__(BT_FLAGS_IN op "l %%cl, %k1" BT_FLAGS_OUT : "+&a"(ax), "+r"(a) : "c"(count) : "cc");      \
+            __asm__(BT_FLAGS_IN op "l %%cl, %k1" BT_FLAGS_OUT : "+&a"(ax), "+r"(a) : "c"(count) : "cc");     \
         *eflags = bt_flags_unpack(*eflags, ax);                                                              \
         return a;                                                                                            \
     }
@@ -73,9 +73,9 @@ BT_INLINE uint32_t bt_flags_unpack(uint32_t eflags, uint32_t ax)
     {                                                                                                        \
         uint32_t ax = bt_flags_pack(*eflags);                                                                \
         if (size == 2)                                                                                       \
-            __asm__(BT_FLAGS_IN op "w %w2, %w1" BT_FLAGS_OUT : "+&a"(ax), "+r"(a) : "r"(b) : "cc");           \
+            __asm__(BT_FLAGS_IN op "w %w2, %w1" BT_FLAGS_OUT : "+&a"(ax), "+r"(a) : "r"(b) : "cc");          \
         else                                                                                                 \
-            __asm__(BT_FLAGS_IN op "l %k2, %k1" BT_FLAGS_OUT : "+&a"(ax), "+r"(a) : "r"(b) : "cc");           \
+            __asm__(BT_FLAGS_IN op "l %k2, %k1" BT_FLAGS_OUT : "+&a"(ax), "+r"(a) : "r"(b) : "cc");          \
         *eflags = bt_flags_unpack(*eflags, ax);                                                              \
         return a;                                                                                            \
     }
@@ -86,12 +86,12 @@ BT_INLINE uint32_t bt_flags_unpack(uint32_t eflags, uint32_t ax)
         uint32_t ax = bt_flags_pack(*eflags);                                                                \
         if (size == 2)                                                                                       \
             __asm__(BT_FLAGS_IN op "w %%cl, %w2, %w1" BT_FLAGS_OUT                                           \
-                    : "+&a"(ax), "+r"(a)                                                                      \
+                    : "+&a"(ax), "+r"(a)                                                                     \
                     : "r"(b), "c"(count)                                                                     \
                     : "cc");                                                                                 \
         else                                                                                                 \
             __asm__(BT_FLAGS_IN op "l %%cl, %k2, %k1" BT_FLAGS_OUT                                           \
-                    : "+&a"(ax), "+r"(a)                                                                      \
+                    : "+&a"(ax), "+r"(a)                                                                     \
                     : "r"(b), "c"(count)                                                                     \
                     : "cc");                                                                                 \
         *eflags = bt_flags_unpack(*eflags, ax);                                                              \

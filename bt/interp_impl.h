@@ -35,7 +35,7 @@ struct bt_fetch {
 
 /* A re-encoded x87/MMX/SSE instruction, in slot n of the arena: 16 bytes. */
 struct bt_thunk {
-    uint8_t code[16];
+    uint8_t key[16];    /* canonical bytes; length in the last */
     bool reads, writes; /* its memory operand */
     bool mmx;           /* names an MMX register: waits for pending x87 exceptions */
 };
@@ -63,11 +63,11 @@ struct bt_fpu {
 struct bt_interp {
     struct rc_cpu *cpu;
     struct bt_ops ops;
-    uint32_t next; /* EIP after the current instruction */
-    bool careful;  /* alignment checks or data breakpoints: no fast memory path */
-    bool single;   /* TF: string instructions stop after each iteration */
-    bool no_trap;  /* MOV SS, INT n: no single-step trap after this instruction */
-    bool keep_rf;  /* IRET loaded RF */
+    uint32_t next;     /* EIP after the current instruction */
+    bool careful;      /* alignment checks or data breakpoints: no fast memory path */
+    bool single;       /* TF: string instructions stop after each iteration */
+    bool no_trap;      /* MOV SS, INT n: no single-step trap after this instruction */
+    bool keep_rf;      /* IRET loaded RF */
     bool after_mov_ss; /* irq_shadow comes from MOV SS: breakpoints are held back too */
     uint32_t db_hits;  /* DR6 bits of data breakpoints met */
     struct bt_decoder dec;

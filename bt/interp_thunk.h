@@ -1,0 +1,46 @@
+/*
+ * Private to the interpreter's FPU files: finding and running thunks.
+ */
+#ifndef BT_INTERP_THUNK_H
+#define BT_INTERP_THUNK_H
+
+#include "interp_impl.h"
+
+/* Fields of the FXSAVE64 image (vol. 1 table 10-2). */
+enum {
+    BT_FX_FCW = 0,
+    BT_FX_FSW = 2,
+    BT_FX_FTW = 4, /* abridged: a bit per physical register */
+    BT_FX_FOP = 6,
+    BT_FX_FIP = 8,
+    BT_FX_FDP = 16,
+    BT_FX_MXCSR = 24,
+    BT_FX_MXCSR_MASK = 28,
+    BT_FX_ST = 32,
+    BT_FX_XMM = 160,
+    BT_FX_END32 = 288 /* of XMM7: a 32-bit guest sees no more */
+};
+enum { BT_MXCSR_VALID = 0xffff }; /* what our CPU model's mxcsr_mask says */
+
+/* The instruction's thunk, made if need be; NULL when it cannot be. */
+const struct bt_thunk *bt_thunk_get(struct bt_interp *in, const struct bt_insn *i, unsigned *slot);
+/* Run it on cpu->fpu and a copy of the registers. False: it trapped, in->fpu.vector says how. */
+bool bt_thunk_run(struct bt_interp *in, unsigned slot, void *mem);
+/* Take over general registers and flags of a run. */
+void bt_thunk_commit(struct bt_interp *in);
+
+/* interp_fpstate.c: instructions that move FPU state and are not run as themselves */
+enum bt_step bt_fpu_fxsave(struct bt_interp *in, const struct bt_insn *i);
+enum bt_step bt_fpu_fxrstor(struct bt_interp *in, const struct bt_insn *i);
+enum bt_step bt_fpu_mxcsr(struct bt_interp *in, const struct bt_insn *i);
+/* x87 instruction and data pointers: saved before a thunk runs, since it would leave the host's. */
+struct bt_fpu_pointers {
+    uint64_t fip, fdp;
+    uint16_t fop;
+};
+void bt_fpu_pointers_get(const struct rc_cpu *cpu, struct bt_fpu_pointers *p);
+/* After i ran: what the guest's pointers are now; FNSTENV/FNSAVE's image in mem is patched. */
+void bt_fpu_pointers_put(struct bt_interp *in, const struct bt_insn *i, const struct bt_fpu_pointers *p,
+                         uint8_t *mem);
+
+#endif
