@@ -41,6 +41,7 @@ enum bt_leave {
 struct bt_map {
     uint16_t host_off;  /* from block->host */
     uint16_t guest_off; /* from block->eip */
+    uint8_t form;       /* enum bt_form it was emitted in: other blocks may hold the same site in another */
 };
 
 struct bt_site { /* a callout's instruction */

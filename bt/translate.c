@@ -226,7 +226,8 @@ static void add_row(struct tx *t)
 {
     struct bt_vcpu *v = t->v;
     v->map[v->map_count++] = (struct bt_map){.host_off = (uint16_t)(t->e.at - t->blk->host),
-                                             .guest_off = (uint16_t)(t->eip - t->blk->eip)};
+                                             .guest_off = (uint16_t)(t->eip - t->blk->eip),
+                                             .form = (uint8_t)bt_form_get(v, t->gpa)};
 }
 
 static void emit_block(struct tx *t)

@@ -17,6 +17,7 @@ struct trap {
     unsigned row;
     uint32_t eip; /* of the guest instruction */
     uint64_t gpa;
+    enum bt_form form; /* how this block has it */
 };
 
 static const int home[8] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_R12, REG_RBP, REG_RSI, REG_RDI};
@@ -58,6 +59,7 @@ static void find_insn(struct trap *p)
     const struct bt_map *m = &v->map[blk->map + p->row];
     p->eip = blk->eip + m->guest_off;
     p->gpa = blk->gpa + m->guest_off;
+    p->form = (enum bt_form)m->form;
 }
 
 static bool at_boundary(const struct trap *p)
@@ -80,7 +82,8 @@ static bool at_string(const struct trap *p)
 
 static void guilty(struct trap *p, enum bt_form form)
 {
-    bt_form_set(p->v, p->gpa, form);
+    if (bt_form_get(p->v, p->gpa) < form) /* another block of the same site may have told already */
+        bt_form_set(p->v, p->gpa, form);
     capture(p, BT_LEAVE_RESITE);
 }
 
@@ -94,7 +97,6 @@ static void other_view(struct trap *p, uint32_t gva, bool in_user_window)
 {
     struct bt_vcpu *v = p->v;
     unsigned top = gva >> 24;
-    enum bt_form form = bt_form_get(v, p->gpa);
     if ((v->cpu.cpl == 3) || v->view_flips[top] > 16) {
         guilty(p, BT_FORM_INTERP);
         return;
@@ -102,7 +104,7 @@ static void other_view(struct trap *p, uint32_t gva, bool in_user_window)
     v->view_flips[top] += in_user_window ? 1 : 0;
     v->window[top] = (uint64_t)(in_user_window ? spt_kernel_window(v->spt) : spt_user_window(v->spt));
     v->user_view[top] = !in_user_window;
-    if (form == BT_FORM_WINDOW)
+    if (p->form == BT_FORM_WINDOW)
         guilty(p, BT_FORM_DUAL);
     /* else: a DUAL site; run it again with the new table entry. Registers r8-r10 still hold the old choice,
      * so restart the guest instruction from its first host instruction. */
