@@ -218,11 +218,12 @@ void dev_board_destroy(struct dev_board *b)
     free(b);
 }
 
-/* The interrupt controllers come last: they forget what the others' lines did meanwhile. */
+/* The interrupt controllers come first, so that no line that moves reaches the CPU, and last, to forget what did. */
 void dev_board_reset(struct dev_board *b)
 {
     acpi_tables_write(b->cfg.ram, b->cfg.serial_count, NULL); /* cannot fail: it did not at create */
     board_set_cmos(b);
+    i8259_reset(b->pic);
     i8254_reset(b->pit);
     rtc_reset(b->rtc);
     i8042_reset(b->kbc);

@@ -383,6 +383,7 @@ int i8259_create(struct i8259 **out, struct dev_bus *bus, const struct i8259_wir
     if (!p)
         return host_fail(err, "no memory for the interrupt controllers");
     p->w = *w;
+    i8259_reset(p);
     return bus_add_ports(bus, ports, sizeof ports / sizeof *ports, p, err);
 }
 
