@@ -1,0 +1,211 @@
+#!/usr/bin/env python3
+"""Boot a guest operating system, use it, and switch it off.
+
+  boot.py linux   Debian's kernel to a shell: files, pipes, 200 fork+exec, SSE2 and x87, dmesg, power-off
+  boot.py file    the same kernel with its console in a file (--serial file:PATH)
+  boot.py mach    GNU Mach by Multiboot, as far as it gets without a bootstrap program
+
+`--vmm qemu` runs the same on qemu-system-i386. The guests come from `sh host/bootstrap guests`; without them the
+test is skipped (exit status 77).
+"""
+import argparse, hashlib, os, re, sys, tempfile, time
+from console import Guest, Trouble, cache_dir, command_line, cpio_newc
+
+# What a kernel log must not contain. The plain word WARNING also heads harmless advice; a warning that comes
+# from a check in the code carries the CPU's number.
+BAD_LOG = re.compile(r'Oops|BUG:|soft lockup|hard LOCKUP|rcu.*(stall|starved)|WARNING: CPU|Call Trace|'
+                     r'general protection|segfault|unable to handle|double fault')
+# On an overloaded host QEMU's guests find these; ringlet's must not (a descheduled host must not spoil the
+# guest's calibration).
+BAD_TIME = re.compile(r'clocksource.*unstable|Unable to calibrate|TSC .*unstable|Fast TSC calibration failed')
+
+
+def require(holds, what):
+    if not holds:
+        raise Trouble(what)
+
+
+def guest_file(name):
+    path = os.path.join(cache_dir(), name)
+    if not os.path.exists(path):
+        print('skipped: no %s (sh host/bootstrap guests fetches the guests)' % path)
+        sys.exit(77)
+    return path
+
+
+def initrd_with(files, directory):
+    """Debian's initramfs and, behind it, an archive with our programs in /bin: the kernel unpacks both."""
+    with open(guest_file('initramfs.cpio.gz'), 'rb') as f:
+        data = f.read()
+    data += b'\0' * (-len(data) % 4)
+    data += cpio_newc({'bin/' + os.path.basename(p): open(p, 'rb').read() for p in files})
+    path = os.path.join(directory, 'initrd')
+    with open(path, 'wb') as f:
+        f.write(data)
+    return path
+
+
+def output_is(guest, command, expected, timeout):
+    status, text = guest.shell(command, timeout)
+    require(status == 0, '%r ended with status %d' % (command, status))
+    require(text.strip() == expected, '%r printed %r instead of %r' % (command, text.strip(), expected))
+
+
+def md5(data):
+    return hashlib.md5(data).hexdigest() + '  -'
+
+
+def check_commands(guest, o):
+    slow = o.timeout / 4
+    numbers = ''.join('%d\n' % i for i in range(1, 5001)).encode()
+    output_is(guest, 'seq 1 5000 | md5sum', md5(numbers), slow)
+    output_is(guest, 'seq 1 5000 | sort -rn | head -n 1 | cat | cat', '5000', slow)
+    output_is(guest, 'seq 1 5000 >/tmp/n && cp /tmp/n /tmp/m && cat /tmp/m | md5sum', md5(numbers), slow)
+    output_is(guest, 'yes ringlet | head -c 1000000 | gzip | gunzip | md5sum', md5((b'ringlet\n' * 125000)[:1000000]),
+              slow)
+    output_is(guest, 'mkdir -p /tmp/d/e && cd /tmp/d && echo x >e/f && mv e g && rm -r g && ls | wc -l; cd /root', '0',
+              slow)
+    output_is(guest, 'i=0; while [ $i -lt %d ]; do /bin/true || break; i=$((i+1)); done; echo $i' % o.forks,
+              str(o.forks), slow)
+    output_is(guest, 'sleep 1 & sleep 1; wait; echo $((6*7))', '42', slow)
+
+
+def check_programs(guest, o):
+    status, text = guest.shell('fpu', o.timeout / 4)
+    require(status == 0 and re.search(r'fpu: [1-9]\d* checks, 0 failed', text), 'the SSE2 and x87 program: ' + text)
+
+
+def check_memory(guest, o):
+    status, text = guest.shell("grep -E 'MemTotal|HighTotal' /proc/meminfo", 30)
+    total = int(re.search(r'MemTotal: *(\d+)', text).group(1)) >> 10
+    require(total > o.memory * (0.5 if o.memory <= 64 else 0.88),
+            'the guest sees %d MiB of %d' % (total, o.memory))
+    if o.memory >= 2048: # user pages come from high memory, which the kernel reaches only through kmap
+        size = o.memory // 2
+        status, _ = guest.shell('mkdir /tmp/t && mount -t tmpfs -o size=90%% tmpfs /tmp/t && '
+                                'dd if=/dev/zero of=/tmp/t/zeros bs=1M count=%d' % size, o.timeout)
+        require(status == 0, 'dd of %d MiB into a tmpfs failed' % size)
+        output_is(guest, 'yes high memory | head -c 8000000 >/tmp/t/text && md5sum </tmp/t/text',
+                  md5((b'high memory\n' * 666667)[:8000000]), o.timeout)
+        output_is(guest, 'rm /tmp/t/zeros && md5sum </tmp/t/text', md5((b'high memory\n' * 666667)[:8000000]),
+                  o.timeout)
+
+
+def check_log(guest, o):
+    status, log = guest.shell('dmesg', o.timeout / 4)
+    require('Linux version' in log or o.memory <= 64 or len(log) > 2000, 'dmesg shows no kernel log')
+    bad = [line for line in log.split('\n') if BAD_LOG.search(line) or o.vmm != 'qemu' and BAD_TIME.search(line)]
+    require(not bad, 'the kernel complains: ' + ' / '.join(bad[:5]))
+
+
+def boot_linux(o):
+    kernel = guest_file('vmlinuz-' + o.kernel)
+    with tempfile.TemporaryDirectory() as directory:
+        cmd = command_line(o.vmm, o.ringlet, o.engine, o.memory, kernel=kernel,
+                           initrd=initrd_with(o.program, directory), append='console=ttyS0 ' + o.append,
+                           verify=o.verify, extra=o.extra)
+        guest = Guest(cmd)
+        try:
+            guest.expect(rb'ringlet guest ready', o.timeout)
+            guest.expect(rb'guest# ', o.timeout)
+            guest.send('stty cols 500\n') # so that the shell's line editor does not fold what we type
+            guest.expect(rb'guest# ', o.timeout)
+            print('\n[a shell after %.1f s]' % (time.monotonic() - guest.started))
+            if not o.only_shell:
+                check_commands(guest, o)
+                if o.program:
+                    check_programs(guest, o)
+            check_memory(guest, o)
+            check_log(guest, o)
+            guest.send('poweroff -f\n')
+            status = guest.finish(o.timeout / 4)
+            require(status == 0, 'exit status %d after power-off' % status)
+            print('\n[off after %.1f s]' % (time.monotonic() - guest.started))
+        finally:
+            sys.stderr.write(guest.errors())
+            guest.kill()
+
+
+def boot_to_file(o):
+    """No terminal at all: the guest's init runs a command line and switches off."""
+    with tempfile.TemporaryDirectory() as directory:
+        out = os.path.join(directory, 'serial')
+        script = os.path.join(directory, 'unattended')
+        with open(script, 'w') as f:
+            f.write('#!/bin/busybox sh\n/bin/busybox echo "answer: $((6*7))"\n/bin/busybox poweroff -f\n')
+        cmd = command_line(o.vmm, o.ringlet, o.engine, o.memory, kernel=guest_file('vmlinuz-' + o.kernel),
+                           initrd=initrd_with([script], directory), serial='file:' + out, verify=o.verify,
+                           append='console=ttyS0 rdinit=/bin/unattended ' + o.append, extra=o.extra)
+        guest = Guest(cmd)
+        try:
+            status = guest.finish(o.timeout)
+            text = open(out, 'rb').read().decode('latin-1')
+            sys.stdout.write(text.replace('\r', ''))
+            require(status == 0, 'exit status %d after power-off' % status)
+            require('Linux version' in text and 'answer: 42' in text, 'the file lacks the console output')
+            require(b'Linux version' not in guest.text, 'the console output went to the terminal as well')
+        finally:
+            sys.stderr.write(guest.errors())
+            guest.kill()
+
+
+MACH_LINES = ['GNU Mach', 'biosmem: physical memory map:', 'vm_page: page table size', 'vm_page: DMA: pages',
+              'vm_page: DIRECTMAP: pages', 'RTC time is', 'No bootstrap code loaded']
+
+
+def mach_log(o, vmm):
+    """What GNU Mach prints up to the panic it ends with when it has no bootstrap program."""
+    guest = Guest(command_line(vmm, o.ringlet, o.engine, o.memory, multiboot=guest_file('gnumach'),
+                               append='console=com0', verify=o.verify and vmm != 'qemu', extra=o.extra))
+    try:
+        guest.expect(rb'panic.*No bootstrap code loaded[^\n]*\n', o.timeout)
+        return guest.text.decode('latin-1').replace('\r', '')
+    finally:
+        sys.stderr.write(guest.errors())
+        guest.kill()
+
+
+def normalised(log):
+    """The lines that do not depend on which disks and adapters a machine has, without addresses and amounts."""
+    lines = [l for l in log.split('\n') if re.match(r'GNU Mach|vm_page:|RTC time|panic|biosmem: physical', l)]
+    return [re.sub(r'\d+', 'N', l) for l in lines]
+
+
+def boot_mach(o):
+    ours = mach_log(o, o.vmm)
+    for line in MACH_LINES:
+        require(line in ours, 'GNU Mach did not print %r' % line)
+    clock = re.search(r'RTC time is (\d+)-(\d+)-(\d+)', ours)
+    require(clock and int(clock.group(1)) == time.gmtime().tm_year, 'GNU Mach reads a wrong year from the RTC')
+    if o.vmm != 'qemu':
+        theirs = mach_log(o, 'qemu')
+        a, b = normalised(ours), normalised(theirs)
+        require(a == b, 'not as under QEMU:\n%s\n--- QEMU:\n%s' % ('\n'.join(a), '\n'.join(b)))
+
+
+def main():
+    a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    a.add_argument('what', choices=['linux', 'file', 'mach'])
+    a.add_argument('--vmm', choices=['ringlet', 'qemu'], default='ringlet')
+    a.add_argument('--ringlet', default='build/monitor/ringlet')
+    a.add_argument('--engine', choices=['bt', 'interp'], default='bt')
+    a.add_argument('--verify', action='store_true', help='with the SFI verifier on')
+    a.add_argument('--kernel', choices=['686', '686-pae'], default='686')
+    a.add_argument('--memory', type=int, default=512, help='MiB')
+    a.add_argument('--append', default='', help='more kernel command line')
+    a.add_argument('--program', action='append', default=[], help='Linux/i386 program to put into /bin and run (fpu)')
+    a.add_argument('--forks', type=int, default=200)
+    a.add_argument('--only-shell', action='store_true', help='reach the shell, look at memory and log, power off')
+    a.add_argument('--timeout', type=float, default=120, help='seconds to reach the shell')
+    a.add_argument('--extra', action='append', default=[], help='one more argument of the monitor')
+    o = a.parse_args()
+    try:
+        {'linux': boot_linux, 'file': boot_to_file, 'mach': boot_mach}[o.what](o)
+    except Trouble as t:
+        print('\nfailed: %s' % t)
+        sys.exit(1)
+    print('passed')
+
+
+if __name__ == '__main__':
+    main()
