@@ -73,7 +73,7 @@ static int run_status(const struct vm_result *res, int signal)
     case VM_END_QUIT:
         if (!signal)
             return CMD_OK;
-        cmd_say("stopped by signal %d (%s)", signal, strsignal(signal));
+        cmd_say("stopped by signal %d (%s); the guest was at %s", signal, strsignal(signal), res->reason);
         return 128 + signal;
     case VM_END_STOPPED:
         cmd_say("%s", res->reason);

@@ -93,6 +93,7 @@ static int vm_do_pending(struct vm *vm, struct vm_result *res, struct host_err *
     vm->pending = VM_GO_ON;
     if (vm->stop) {
         vm->stop = false;
+        vm_where(vm, res->reason, sizeof(res->reason));
         return vm_end(res, VM_END_QUIT);
     }
     switch (what) {

@@ -53,8 +53,9 @@ enum vm_end { VM_END_POWER_OFF, VM_END_DEBUG_EXIT, VM_END_RESET, VM_END_QUIT, VM
 struct vm_result {
     enum vm_end end;
     uint32_t debug_exit; /* value written */
-    char reason[512];    /* VM_END_STOPPED: one line: cause, guest EIP, bytes, mode. VM_END_RESET: the same for a
-                            triple fault, empty when the guest asked for the reset */
+    char reason[512]; /* VM_END_STOPPED: one line: cause, guest EIP, bytes, mode. VM_END_RESET: the same for a
+                         triple fault, empty when the guest asked for the reset. VM_END_QUIT by vm_stop: where
+                         the guest was */
 };
 /* Run on the calling thread to the end. With no_reboot a reset (ACPI, 8042, CF9, triple fault) ends with
  * VM_END_RESET; otherwise the machine is reset and the guest loaded again. */
