@@ -1,6 +1,6 @@
-/* Unit test of devmodel against a hostile guest: every port, every width, random values, time that jumps. What is
- * checked is that nothing crashes (run it under ASan and UBSan), that INTR is only told when it changes, and that the
- * machine still works afterwards. */
+/* Unit test of devmodel against a hostile guest: every port, every width, random values, time that jumps.
+ * What is checked is that nothing crashes (run it under ASan and UBSan), that INTR is only told when it
+ * changes, and that the machine still works afterwards. */
 #include "test_devmodel_rig.h"
 
 static uint64_t next_random(uint64_t *s) /* xorshift64* */
@@ -31,9 +31,10 @@ static void test_every_port_every_size(void **state)
 
 static uint16_t likely_port(uint64_t x)
 {
-    static const uint16_t base[] = {0x20, 0xa0, 0x40, 0x60, 0x70, 0x4d0, 0x3f8, 0x2f8, 0x3e8, 0x2e8, 0x600, 0xcf8,
-                                    0x92, 0xf4, 0x3b0, 0x3c0, 0x3d0, 0x00, 0x80, 0xc0};
-    return x & 0x300 ? (uint16_t)(base[x % (sizeof base / sizeof *base)] + (x >> 32 & 15)) : (uint16_t)(x >> 40);
+    static const uint16_t base[] = {0x20,  0xa0,  0x40, 0x60, 0x70,  0x4d0, 0x3f8, 0x2f8, 0x3e8, 0x2e8,
+                                    0x600, 0xcf8, 0x92, 0xf4, 0x3b0, 0x3c0, 0x3d0, 0x00,  0x80,  0xc0};
+    return x & 0x300 ? (uint16_t)(base[x % (sizeof base / sizeof *base)] + (x >> 32 & 15))
+                     : (uint16_t)(x >> 40);
 }
 
 static void test_random_accesses(void **state)

@@ -1,4 +1,5 @@
-/* Unit test of devmodel's 8259A pair. Expected values: Intel 8259A data sheet; 82371AB data sheet for 4D0h/4D1h. */
+/* Unit test of devmodel's 8259A pair. Expected values: Intel 8259A data sheet; 82371AB data sheet for
+ * 4D0h/4D1h. */
 #include "test_devmodel_rig.h"
 
 static void rig_irq8(struct rig *r) /* the clock's update interrupt, at the end of this second */
@@ -96,7 +97,8 @@ static void test_cascade(void **state)
     assert_int_equal(dev_board_intack(r->board), 0x28);
 }
 
-/* The slave's request is withdrawn after it reached the master; then one taken from the slave behind its back. */
+/* The slave's request is withdrawn after it reached the master; then one taken from the slave behind its
+ * back. */
 static void test_spurious_slave(void **state)
 {
     struct rig *r = *state;
@@ -106,7 +108,8 @@ static void test_spurious_slave(void **state)
     assert_false(r->intr);
     assert_int_equal(dev_board_intack(r->board), 0x27);
 
-    /* Poll the slave behind the master's back while the master has latched IR2: the same, seen from the slave. */
+    /* Poll the slave behind the master's back while the master has latched IR2: the same, seen from the
+     * slave. */
     outb(r, 0xa1, 0x00);
     assert_true(r->intr);
     outb(r, 0x20, 0x0c); /* poll command on the master: takes IR2 */
@@ -301,10 +304,22 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, rig_setup, rig_teardown)
     const struct CMUnitTest tests[] = {
-        T(test_masked_until_programmed), T(test_acknowledge_and_eoi), T(test_mask), T(test_spurious_master),
-        T(test_cascade), T(test_spurious_slave), T(test_nesting), T(test_specific_priority), T(test_special_mask),
-        T(test_automatic_eoi), T(test_special_fully_nested), T(test_level_triggered), T(test_icw1_resets_edges),
-        T(test_short_initialization), T(test_shared_line), T(test_reset),
+        T(test_masked_until_programmed),
+        T(test_acknowledge_and_eoi),
+        T(test_mask),
+        T(test_spurious_master),
+        T(test_cascade),
+        T(test_spurious_slave),
+        T(test_nesting),
+        T(test_specific_priority),
+        T(test_special_mask),
+        T(test_automatic_eoi),
+        T(test_special_fully_nested),
+        T(test_level_triggered),
+        T(test_icw1_resets_edges),
+        T(test_short_initialization),
+        T(test_shared_line),
+        T(test_reset),
     };
     return cmocka_run_group_tests_name("devmodel: 8259A", tests, NULL, NULL);
 }

@@ -390,7 +390,8 @@ static void test_one_shot(void **state)
     }
 }
 
-/* The host sleeps through five ticks: they come after all, one at a time, and then the raster is the old one. */
+/* The host sleeps through five ticks: they come after all, one at a time, and then the raster is the old one.
+ */
 static void test_late_host_catches_up(void **state)
 {
     struct rig *r = *state;
@@ -465,11 +466,25 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, rig_setup, rig_teardown)
     const struct CMUnitTest tests[] = {
-        T(test_mode0), T(test_mode0_gate), T(test_mode1), T(test_mode2), T(test_mode3), T(test_mode4_and_5),
-        T(test_bcd_and_full_count), T(test_access_modes), T(test_latches), T(test_port61),
-        T(test_calibration_is_exact), T(test_no_host_timer_unless_wanted), T(test_periodic_has_no_drift),
-        T(test_mode3_ticks_and_mask_handler), T(test_one_shot), T(test_late_host_catches_up),
-        T(test_long_sleep_loses_ticks), T(test_masked_ticks_are_gone), T(test_fastest_program_is_bounded),
+        T(test_mode0),
+        T(test_mode0_gate),
+        T(test_mode1),
+        T(test_mode2),
+        T(test_mode3),
+        T(test_mode4_and_5),
+        T(test_bcd_and_full_count),
+        T(test_access_modes),
+        T(test_latches),
+        T(test_port61),
+        T(test_calibration_is_exact),
+        T(test_no_host_timer_unless_wanted),
+        T(test_periodic_has_no_drift),
+        T(test_mode3_ticks_and_mask_handler),
+        T(test_one_shot),
+        T(test_late_host_catches_up),
+        T(test_long_sleep_loses_ticks),
+        T(test_masked_ticks_are_gone),
+        T(test_fastest_program_is_bounded),
     };
     return cmocka_run_group_tests_name("devmodel: 8254", tests, NULL, NULL);
 }

@@ -12,8 +12,8 @@
 #include <string.h>
 #include "devmodel/devmodel.h"
 
-#define US UINT64_C(1000)
-#define MS UINT64_C(1000000)
+#define US  UINT64_C(1000)
+#define MS  UINT64_C(1000000)
 #define SEC UINT64_C(1000000000)
 
 struct rig {
@@ -142,8 +142,8 @@ static inline void rig_pic_init(struct rig *r, uint16_t mask)
     outb(r, 0xa1, (uint8_t)(mask >> 8));
 }
 
-/* Devices as sources of levels: IRQ 1 by a byte in the keyboard controller's output buffer, 3 and 4 by an enabled
- * empty transmitter of COM2 and COM1. */
+/* Devices as sources of levels: IRQ 1 by a byte in the keyboard controller's output buffer, 3 and 4 by an
+ * enabled empty transmitter of COM2 and COM1. */
 static inline void rig_irq1(struct rig *r, bool level)
 {
     if (!level) {

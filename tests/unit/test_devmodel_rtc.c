@@ -1,5 +1,5 @@
-/* Unit test of devmodel's MC146818 and CMOS memory. Expected values: Motorola MC146818A data sheet; calendar by hand.
- * The rig's clock starts at 2001-09-09 01:46:40, a Sunday. */
+/* Unit test of devmodel's MC146818 and CMOS memory. Expected values: Motorola MC146818A data sheet; calendar
+ * by hand. The rig's clock starts at 2001-09-09 01:46:40, a Sunday. */
 #include "test_devmodel_rig.h"
 
 static uint8_t cmos(struct rig *r, uint8_t index)
@@ -242,8 +242,8 @@ static void test_alarm(void **state)
     rig_pass(r, SEC); /* 01:47:05 */
     assert_true(take_irq8(r));
     assert_int_equal(cmos(r, 0x0c), 0xb0); /* AF, and UF of the updates so far */
-    cmos_set(r, 5, 0xc0); /* every hour */
-    cmos_set(r, 3, 0xff); /* every minute */
+    cmos_set(r, 5, 0xc0);                  /* every hour */
+    cmos_set(r, 3, 0xff);                  /* every minute */
     for (unsigned i = 0; i < 3; i++) {
         rig_pass(r, 59 * SEC);
         assert_false(r->intr);
@@ -303,9 +303,18 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, rig_setup, rig_teardown)
     const struct CMUnitTest tests[] = {
-        T(test_epoch), T(test_calendar), T(test_formats), T(test_set_stops_the_clock), T(test_divider_reset),
-        T(test_update_in_progress), T(test_flags_without_interrupts), T(test_update_interrupt),
-        T(test_periodic_interrupt), T(test_alarm), T(test_memory_sizes), T(test_memory_and_nmi_bit),
+        T(test_epoch),
+        T(test_calendar),
+        T(test_formats),
+        T(test_set_stops_the_clock),
+        T(test_divider_reset),
+        T(test_update_in_progress),
+        T(test_flags_without_interrupts),
+        T(test_update_interrupt),
+        T(test_periodic_interrupt),
+        T(test_alarm),
+        T(test_memory_sizes),
+        T(test_memory_and_nmi_bit),
         T(test_reset_keeps_time),
     };
     return cmocka_run_group_tests_name("devmodel: MC146818", tests, NULL, NULL);
