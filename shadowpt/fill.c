@@ -50,6 +50,8 @@ static struct leaf *leaf_for(struct spt *s, struct space *sp, uint32_t gva, cons
     if (w->shift == PAGE_SHIFT)
         pt = pt_trace(s, (uint32_t)(w->entry_gpa[w->levels - 1] >> PAGE_SHIFT));
     struct leaf *l = space_leaf(s, sp, slot);
+    /* Tracing and kernel_agree see to the last two already; a leaf must never mix two tables, so look again.
+     */
     if (l && (l->stale == ALL_STALE || l->pt != pt || walk_entry_restricts(s->pae, true, l->pde, pde))) {
         leaf_drop(s, l, 0, LEAF_PAGES);
         l = NULL;
@@ -228,11 +230,8 @@ enum spt_outcome spt_fault(struct spt *s, bool user_view, uint32_t gva, uint32_t
     if (!spt_walk(s->ram, &s->paging, gva, access & (SPT_WRITE | SPT_USER), &w)) {
         ++s->counts.true_faults;
         *info = (struct spt_info){.gva = gva, .pfec = w.pfec, .gpa = w.gpa};
-        s->expected = (struct expected){.valid = !s->cfg.no_windows,
-                                        .user_view = user_view,
-                                        .gva = gva,
-                                        .access = access,
-                                        .pte = w.entry_gpa[w.levels - 1]};
+        s->expected = (struct expected){
+            .valid = !s->cfg.no_windows, .gva = gva, .access = access, .pte = w.entry_gpa[w.levels - 1]};
         return SPT_TRUE_FAULT;
     }
     *info = (struct spt_info){.gva = gva, .gpa = w.gpa};
@@ -254,7 +253,7 @@ void fill_expected(struct spt *s)
     s->expected.valid = false;
     if (spt_walk(s->ram, &s->paging, e.gva, e.access & (SPT_WRITE | SPT_USER), &w) && w.accessed &&
         (!write || w.dirty))
-        resolve(s, e.user_view, e.gva, write, &w);
+        resolve(s, w.user, e.gva, write, &w);
 }
 
 bool fill_note_fetch(struct spt *s, struct space *sp, uint32_t gva, const struct spt_walk *w)

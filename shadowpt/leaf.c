@@ -89,6 +89,7 @@ struct leaf *leaf_create(struct spt *s, struct space *sp, unsigned slot)
     l->pde = 0;
     sp->leaf[slot] = (uint16_t)(l - s->leaf);
     LIST_INSERT_HEAD(&sp->leaves, l, in_space);
+    ++sp->leaves_held;
     s->maps += 2;
     return l;
 }
@@ -105,6 +106,8 @@ static void leaf_free(struct spt *s, struct leaf *l)
     struct space *sp = s->space[l->space];
     uint32_t pt = l->pt;
     sp->leaf[l->slot] = 0;
+    --sp->leaves_held;
+    sp->leaves_stale -= l->stale == ALL_STALE;
     LIST_REMOVE(l, in_space);
     if (l->stale != FRESH)
         LIST_REMOVE(l, in_stale);
@@ -236,6 +239,7 @@ void leaf_mark_all_stale(struct spt *s, struct leaf *l)
     if (l->stale == SOME_STALE)
         LIST_REMOVE(l, in_stale);
     l->stale = ALL_STALE;
+    ++s->space[l->space]->leaves_stale;
     LIST_INSERT_HEAD(&s->stale_leaves, l, in_stale);
 }
 

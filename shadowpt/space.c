@@ -175,8 +175,13 @@ static void flush_point(struct spt *s)
     struct leaf *l;
     tlb_flush(s);
     s->expected.valid = false;
-    while ((l = LIST_FIRST(&s->stale_leaves)))
-        leaf_drop(s, l, 0, LEAF_PAGES);
+    while ((l = LIST_FIRST(&s->stale_leaves))) {
+        struct space *sp = s->space[l->space];
+        if (sp != s->kernel && sp->leaves_held > 1 && sp->leaves_stale == sp->leaves_held)
+            space_reset(s, sp); /* a process that ended: all at once */
+        else
+            leaf_drop(s, l, 0, LEAF_PAGES);
+    }
     space_apply_stale(s, s->kernel);
 }
 

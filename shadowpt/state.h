@@ -107,7 +107,8 @@ struct space {
     uint64_t key[4]; /* CR3's page number, or the four PDPTEs */
     uint64_t agrees; /* kernel_epoch at which the K window was last known to agree with this page directory */
     uint64_t resets;
-    uint32_t mapped; /* pages */
+    uint32_t mapped;                    /* pages */
+    unsigned leaves_held, leaves_stale; /* all of them; those with ALL_STALE */
     uint16_t number;
     bool has_window, fetched;
     uint16_t leaf[LEAF_SLOTS]; /* 0: none */
@@ -131,7 +132,7 @@ struct tlb_gpa { /* for fetches, and for stores to traced pages */
 
 /* The page fault last delivered from a window: the guest is about to write the entry that mends it. */
 struct expected {
-    bool valid, user_view;
+    bool valid;
     uint32_t gva, access;
     uint64_t pte;
 };

@@ -267,6 +267,11 @@ static void fork_takes_only_the_right_to_write(void **state)
     assert_int_equal(pages_seen(uwin(&r)), 32);
     assert_shows(uwin(&r), UVA, 0x100000, false);
     assert_shows(uwin(&r), UVA + 31 * PAGE, 0x11F000, false);
+    store32(&r, PT_A + 4, 0x101000 | ALL); /* the child is gone: the page is the parent's alone again */
+    calls = r.host.mmap;
+    assert_int_equal(user_fault(&r, UVA + PAGE, SPT_WRITE), SPT_RETRY);
+    assert_int_equal(r.host.mmap, calls); /* an mprotect is enough */
+    assert_shows(uwin(&r), UVA + PAGE, 0x101000, true);
     rig_finish(&r);
 }
 
@@ -691,6 +696,50 @@ static void fetch_translations_are_taken_back(void **state)
     }
 }
 
+/* INVLPG of one page drops the run; the fetch TLB must not remember the others. */
+static void fetches_of_a_dropped_run(void **state)
+{
+    (void)state;
+    struct rig r;
+    uint64_t gpa;
+    unsigned space;
+    start(&r);
+    for (unsigned i = 0; i < 4; ++i) {
+        put32(&r, PT_A + i * 4, (0x110000 + i * PAGE) | P | U);
+        assert_true(spt_fetch(r.s, UVA + i * PAGE, SPT_EXEC | SPT_USER, &gpa, &space, &r.info));
+    }
+    for (unsigned i = 0; i < 4; ++i)
+        store32(&r, PT_A + i * 4, 0);
+    spt_invlpg(r.s, UVA);
+    assert_int_equal(r.n_gone, 1);
+    assert_int_equal(r.gone[0].pages, 4);
+    for (unsigned i = 0; i < 4; ++i)
+        assert_false(spt_fetch(r.s, UVA + i * PAGE, SPT_EXEC | SPT_USER, &gpa, &space, &r.info));
+    rig_finish(&r);
+}
+
+/* A page loses X, then is filled anew before the flush: the fetch must be taken back all the same. */
+static void a_fill_does_not_hide_a_stale_fetch(void **state)
+{
+    (void)state;
+    struct rig r;
+    uint64_t gpa;
+    unsigned space;
+    rig_init(&r);
+    put64(&r, 0x1000, 0x2000 | P);
+    put64(&r, 0x2000, 0x3000 | P | W | U | A);
+    put64(&r, 0x3000, 0x110000 | P | W | U | A);
+    paging_on(&r, 0x1000, PAE, true);
+    assert_int_equal(user_fault(&r, 0, 0), SPT_RETRY);
+    assert_true(spt_fetch(r.s, 0, SPT_EXEC | SPT_USER, &gpa, &space, &r.info));
+    store64(&r, 0x3000, 0x110000 | P | W | U | A | NX);
+    assert_int_equal(user_fault(&r, 0, SPT_WRITE), SPT_RETRY);
+    spt_set_cr3(r.s, 0x1000, spt_paging(r.s)->pdpte);
+    assert_int_equal(r.n_gone, 1);
+    assert_shows(uwin(&r), 0, 0x110000, true);
+    rig_finish(&r);
+}
+
 static void nx_takes_fetches_back(void **state)
 {
     (void)state;
@@ -881,6 +930,45 @@ static void doors(void **state)
     rig_finish(&r);
 }
 
+/* INVLPG of any address in a large page invalidates all of it. */
+static void large_pages_in_the_tlb(void **state)
+{
+    (void)state;
+    struct rig r;
+    start(&r);
+    put32(&r, PD_A + 8, 0x400000 | PS | ALL);
+    assert_ptr_equal(spt_ptr(r.s, 0x800000, 4, SPT_WRITE), r.ram.base + 0x400000);
+    assert_ptr_equal(spt_ptr(r.s, 0xBFF000, 4, SPT_WRITE), r.ram.base + 0x7FF000);
+    store32(&r, PD_A + 8, 0x800000 | PS | ALL);
+    spt_invlpg(r.s, 0x812345);
+    assert_ptr_equal(spt_ptr(r.s, 0xBFF000, 4, SPT_WRITE), r.ram.base + 0xBFF000);
+    rig_finish(&r);
+}
+
+static void process_exit_is_one_host_call(void **state)
+{
+    (void)state;
+    struct rig r;
+    start(&r);
+    for (unsigned i = 0; i < 4; ++i) {
+        put32(&r, PD_A + (10 + i) * 4, (0x20000 + i * PAGE) | P | W | U | A);
+        put32(&r, 0x20000 + i * PAGE, (0x110000 + i * PAGE) | ALL);
+        assert_int_equal(user_fault(&r, (10 + i) << 22, SPT_WRITE), SPT_RETRY);
+    }
+    put32(&r, PT_K, 0x100000 | KRW);
+    assert_int_equal(kernel_fault(&r, KVA, 0), SPT_RETRY);
+    for (unsigned i = 0; i < 4; ++i) {
+        store32(&r, 0x20000 + i * PAGE, 0);
+        store32(&r, PD_A + (10 + i) * 4, 0);
+    }
+    uint64_t calls = r.host.munmap;
+    switch_to(&r, PD_A);
+    assert_int_equal(r.host.munmap - calls, 1);
+    assert_int_equal(pages_seen(uwin(&r)), 0);
+    assert_shows(kwin(&r), KVA, 0x100000, true);
+    rig_finish(&r);
+}
+
 static void large_door_calls(void **state)
 {
     (void)state;
@@ -1010,6 +1098,10 @@ int main(void)
         cmocka_unit_test(few_user_windows),
         cmocka_unit_test(few_host_mappings),
         cmocka_unit_test(fetch_translations_are_taken_back),
+        cmocka_unit_test(fetches_of_a_dropped_run),
+        cmocka_unit_test(a_fill_does_not_hide_a_stale_fetch),
+        cmocka_unit_test(large_pages_in_the_tlb),
+        cmocka_unit_test(process_exit_is_one_host_call),
         cmocka_unit_test(nx_takes_fetches_back),
         cmocka_unit_test(pae_spaces),
         cmocka_unit_test(code_pages),
