@@ -78,6 +78,7 @@ BT_HANDLER(bsf);
 BT_HANDLER(bsr);
 BT_HANDLER(popcnt);
 BT_HANDLER(f038);
+BT_HANDLER(adx);
 
 /* interp_muldiv.c */
 BT_HANDLER(mul);

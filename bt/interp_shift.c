@@ -24,6 +24,18 @@ BT_DEFINE_WIDE(tzcnt, "tzcnt")
 BT_DEFINE_WIDE(lzcnt, "lzcnt")
 BT_DEFINE_WIDE(popcnt, "popcnt")
 
+/* op with the long form only. */
+#define DEFINE_LONG(name, op)                                                                                \
+    BT_INLINE uint32_t bt_do_##name(uint32_t a, uint32_t b, uint32_t *eflags)                                \
+    {                                                                                                        \
+        uint32_t ax = bt_flags_pack(*eflags);                                                                \
+        __asm__(BT_FLAGS_IN op " %k2, %k1" BT_FLAGS_OUT : "+&a"(ax), "+r"(a) : "r"(b) : "cc");               \
+        *eflags = bt_flags_unpack(*eflags, ax);                                                              \
+        return a;                                                                                            \
+    }
+DEFINE_LONG(adcx, "adcxl")
+DEFINE_LONG(adox, "adoxl")
+
 typedef uint32_t shift_fn(uint32_t a, uint32_t count, unsigned size, uint32_t *eflags);
 typedef uint32_t double_shift_fn(uint32_t a, uint32_t b, uint32_t count, unsigned size, uint32_t *eflags);
 typedef uint32_t wide_fn(uint32_t a, uint32_t b, unsigned size, uint32_t *eflags);
@@ -199,4 +211,18 @@ enum bt_step bt_h_f038(struct bt_interp *in, const struct bt_insn *i)
     if (!(in->cpu->config.feature_ecx & needs))
         return bt_raise(in, RC_UD);
     return i->repne ? crc32(in, i) : bt_h_movbe(in, i);
+}
+
+enum { FEATURE7_EBX_ADX = 1 << 19 };
+
+/* 0F 38 F6: ADCX with 66, ADOX with F3; 32-bit operands always */
+enum bt_step bt_h_adx(struct bt_interp *in, const struct bt_insn *i)
+{
+    uint32_t src, *r = &in->cpu->gpr[i->reg];
+    if (!(in->cpu->config.feature7_ebx & FEATURE7_EBX_ADX))
+        return bt_raise(in, RC_UD);
+    if (!bt_read_rm(in, i, 4, &src))
+        return BT_STEP_FAULT;
+    *r = i->rep ? bt_do_adox(*r, src, &in->cpu->eflags) : bt_do_adcx(*r, src, &in->cpu->eflags);
+    return BT_STEP_OK;
 }

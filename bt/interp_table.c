@@ -193,6 +193,7 @@ static const struct row map_0f[256] = {
 
 static const struct row map_0f38[256] = {
     [0xf0 ... 0xf1] = H(f038),
+    [0xf6] = H(adx),
 };
 
 bt_handler bt_interp_lookup(const struct bt_insn *i)

@@ -5,7 +5,7 @@
  * The encoding keeps mandatory prefix, opcode, ModRM and immediate. Its memory operand becomes [r8], a local
  * buffer; ESP as a register operand becomes r12, since rsp is ours.
  */
-#define _GNU_SOURCE
+#define _GNU_SOURCE /* REG_RIP */
 #include <cpuid.h>
 #include <stdlib.h>
 #include <ucontext.h>
