@@ -67,8 +67,7 @@ int cmd_doctor(int argc, char *const *argv)
     }
     host_features_probe(&f);
     n = doctor_rows(&f, rows);
-    printf("host: %s, %u CPUs, Linux %s, vm.max_map_count %u\n\n", f.cpu_name, f.cpus, f.kernel,
-           f.max_map_count);
+    printf("host: %s, %u CPUs, %s, vm.max_map_count %u\n\n", f.cpu_name, f.cpus, f.kernel, f.max_map_count);
     printf("  %-22s %-4s %-24s %s\n", "feature", "here", "need", "used for");
     for (unsigned i = 0; i < n; i++) {
         doctor_print(&rows[i]);

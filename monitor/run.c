@@ -206,6 +206,7 @@ int vm_run(struct vm *vm, struct vm_result *res, struct host_err *err)
     memset(res, 0, sizeof(*res));
     if (bt_enter(vm->vcpu, err) < 0)
         return -1;
+    vm_run_events(vm); /* timers set while no thread was the vCPU's have nobody to kick until now */
     while (r == 0) {
         uint64_t retired = 0;
         enum bt_exit why = bt_run(vm->vcpu, limit, &retired);

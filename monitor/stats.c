@@ -36,9 +36,25 @@ static const char *const stats_vectors[32] = {
 struct stats_view {
     const uint8_t *source[STATS_SOURCES];
     const struct rc_cpu *cpu;
+    const uint64_t *leaves;                               /* exits from translated code, by bt_exit_name() */
     uint64_t kernel, user, monitor, devices, idle, total; /* ns */
     long rss_kib;
 };
+
+/* bt measures its shares with the TSC, whose rate it need not know: here they divide up the time its runs
+ * took. */
+static void stats_share_time(struct stats_view *v)
+{
+    double sum = (double)v->kernel + (double)v->user + (double)v->monitor;
+    double spent = (double)v->total - (double)v->idle - (double)v->devices, scale;
+
+    if (sum <= 0 || spent <= 0)
+        return;
+    scale = spent / sum;
+    v->kernel = (uint64_t)((double)v->kernel * scale);
+    v->user = (uint64_t)((double)v->user * scale);
+    v->monitor = (uint64_t)((double)v->monitor * scale);
+}
 
 static void stats_collect(struct vm *vm, struct stats_view *v)
 {
@@ -53,6 +69,7 @@ static void stats_collect(struct vm *vm, struct stats_view *v)
                    [STATS_host] = (const uint8_t *)&vm->host,
                    [STATS_cpu] = (const uint8_t *)bt_cpu(vm->vcpu)},
         .cpu = bt_cpu(vm->vcpu),
+        .leaves = bt->exits,
         .kernel = bt->ns_kernel,
         .user = bt->ns_user,
         .monitor = bt->ns_monitor,
@@ -61,6 +78,7 @@ static void stats_collect(struct vm *vm, struct stats_view *v)
         .total = vm->counts.ns_total,
         .rss_kib = ru.ru_maxrss,
     };
+    stats_share_time(v);
 }
 
 static uint64_t stats_value(const struct stats_view *v, const struct stats_row *row)
@@ -110,6 +128,9 @@ static void stats_text(const struct stats_view *v, char *devices, FILE *out)
         else
             fprintf(out, "  %-36s %12" PRIu64 "\n", r->title, stats_value(v, r));
     }
+    fprintf(out, "Exits from translated code, by reason\n");
+    for (unsigned i = 0; bt_exit_name(i); i++)
+        fprintf(out, "  %-36s %12" PRIu64 "\n", bt_exit_name(i), v->leaves[i]);
     fprintf(out, "Exceptions delivered\n");
     for (unsigned i = 0; i < 32; i++)
         if (v->cpu->exceptions[i])
@@ -164,7 +185,10 @@ static void stats_json(const struct stats_view *v, char *devices, FILE *out)
             ", \"devices\": %" PRIu64 ", \"idle\": %" PRIu64 ", \"all\": %" PRIu64 "}",
             v->user, v->kernel, v->monitor, v->devices, v->idle, v->total);
     stats_json_counters(v, out);
-    fprintf(out, ",\n  \"exceptions\": {");
+    fprintf(out, ",\n  \"cache_exits\": {");
+    for (unsigned i = 0; bt_exit_name(i); i++)
+        fprintf(out, "%s\"%s\": %" PRIu64, i ? ", " : "", bt_exit_name(i), v->leaves[i]);
+    fprintf(out, "},\n  \"exceptions\": {");
     for (unsigned i = 0; i < 32; i++)
         if (v->cpu->exceptions[i]) {
             fprintf(out, "%s\"%u\": %" PRIu64, sep, i, v->cpu->exceptions[i]);
