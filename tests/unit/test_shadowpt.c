@@ -969,6 +969,40 @@ static void process_exit_is_one_host_call(void **state)
     rig_finish(&r);
 }
 
+/* The real thing: a load and a store through the window, with a host fault in between. */
+static bool on_trap(void *ctx, struct host_trap *trap)
+{
+    struct rig *r = ctx;
+    uint64_t at = trap->addr - (uintptr_t)uwin(r);
+    if (trap->kind == HOST_TRAP_KICK)
+        return true;
+    return trap->vector == 14 && at < HOST_WINDOW_SIZE &&
+           user_fault(r, (uint32_t)at, trap->error & SPT_WRITE) == SPT_RETRY;
+}
+
+static void through_a_real_fault(void **state)
+{
+    (void)state;
+    struct rig r;
+    struct host_thread thread;
+    struct host_err err;
+    start(&r);
+    put32(&r, PT_A, 0x110000 | P | W | U);
+    put32(&r, 0x110010, 0xCAFE);
+    assert_int_equal(host_thread_enter(&thread, on_trap, &r, &r.host, &err), 0);
+    volatile uint32_t *word = (volatile uint32_t *)(uwin(&r) + UVA + 0x10);
+    uint32_t seen = *word;
+    assert_int_equal(get32(&r, PT_A), 0x110000 | P | W | U | A);
+    *word = 0xBEEF;
+    host_thread_leave(&thread);
+    assert_int_equal(seen, 0xCAFE);
+    assert_int_equal(get32(&r, 0x110010), 0xBEEF);
+    assert_int_equal(get32(&r, PT_A), 0x110000 | ALL);
+    assert_int_equal(r.host.segv, 2);
+    assert_int_equal(spt_stats(r.s)->hidden_faults, 2);
+    rig_finish(&r);
+}
+
 static void large_door_calls(void **state)
 {
     (void)state;
@@ -1102,6 +1136,7 @@ int main(void)
         cmocka_unit_test(a_fill_does_not_hide_a_stale_fetch),
         cmocka_unit_test(large_pages_in_the_tlb),
         cmocka_unit_test(process_exit_is_one_host_call),
+        cmocka_unit_test(through_a_real_fault),
         cmocka_unit_test(nx_takes_fetches_back),
         cmocka_unit_test(pae_spaces),
         cmocka_unit_test(code_pages),
