@@ -1,7 +1,7 @@
 /*
- * ACPI fixed hardware: PM1a event block, PM1a control block, power management timer (ACPI 3.0 section 4.7.3).
- * There is no SMI command port: FADT.SMI_CMD is 0, so the machine is in ACPI mode from the start and SCI_EN
- * reads 1.
+ * ACPI fixed hardware: PM1a event block, PM1a control block, power management timer (ACPI 3.0 section
+ * 4.7.3). There is no SMI command port: FADT.SMI_CMD is 0, so the machine is in ACPI mode from the start
+ * and SCI_EN reads 1.
  */
 #include <stdlib.h>
 #include "devices.h"
@@ -99,8 +99,8 @@ static uint64_t control_read(void *ctx, uint64_t offset, unsigned size)
     return (a->control | CNT_SCI_EN) >> 8 * offset;
 }
 
-/* SLP_EN starts the transition to the state SLP_TYP names. Only S5, off, exists; \_S5 is all the DSDT offers.
- */
+/* SLP_EN starts the transition to the state SLP_TYP names. Only S5, off, exists; \_S5 is all the DSDT
+ * offers. / */
 static void control_write(void *ctx, uint64_t offset, unsigned size, uint64_t v)
 {
     struct acpi *a = ctx;

@@ -7,6 +7,16 @@
 #include "devices.h"
 #include "dsdt.h"
 
+/*T:640 How a guest finds the off switch
+ *
+ * "Power off" is no instruction and has no fixed port. A kernel searches the BIOS area for the eight
+ * letters RSD PTR, follows pointers from there to the FADT, and learns three things: the port of a control
+ * register (PM1a_CNT), that ACPI mode is on already because there is no SMI port to ask for it, and where
+ * the DSDT is. The DSDT is byte code; evaluating its object \_S5 gives a number, 5 on this board. Writing
+ * that number and the SLP_EN bit to the control register is what turns the machine off (acpi.c). Nothing of
+ * it is special to virtual machines, so an unmodified kernel can switch us off as it does any PC.
+ :*/
+
 enum { RSDP_AT = 0x000, RSDT_AT = 0x040, FACS_AT = 0x080, FADT_AT = 0x100, DSDT_AT = 0x200 };
 enum { HEADER = 36, RSDP_SIZE = 20, FACS_SIZE = 64, FADT_SIZE = 244 };
 

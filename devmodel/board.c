@@ -8,16 +8,16 @@
 
 /*T:600 The board
  *
- * A PC is a list of wires. board_wire() below is that list: every device is created with the bus, so that it
- *can claim its ports, and with the far ends of its wires, an interrupt pin of the 8259 pair or a function of
- *the board. No device finds another by name, none registers itself before main(), and the order of the lines
- *does not matter to any of them. To take a device off the board, delete its line; to build a second machine,
- *call it twice.
+ * A PC is a list of wires. board_wire() below is that list: every device is created with the bus, so that
+ * it can claim its ports, and with the far ends of its wires, an interrupt pin of the 8259 pair or a
+ * function of the board. No device finds another by name, none registers itself before main(), and the
+ * order of the lines does not matter to any of them. To take a device off the board, delete its line; to
+ * build a second machine, call it twice.
  *
  *     IRQ 0  8254 counter 0        IRQ 4  COM1, COM3      IRQ 9  ACPI (SCI)
  *     IRQ 1  keyboard controller   IRQ 3  COM2, COM4
  *     IRQ 2  slave 8259            IRQ 8  real-time clock
- *:*/
+ :*/
 
 enum { SERIAL_PORTS = 4 };
 
@@ -218,7 +218,8 @@ void dev_board_destroy(struct dev_board *b)
     free(b);
 }
 
-/* The interrupt controllers come first, so that no line that moves reaches the CPU, and last, to forget what did. */
+/* The interrupt controllers come first, so that no moving line reaches the CPU, and last, to forget it moved.
+ */
 void dev_board_reset(struct dev_board *b)
 {
     acpi_tables_write(b->cfg.ram, b->cfg.serial_count, NULL); /* cannot fail: it did not at create */

@@ -2,8 +2,8 @@
  * The bus: who answers at which port or guest-physical address.
  *
  * Ports are looked up in a direct table of 65536 bytes, since a port access is the most frequent thing a
- * guest does with a device. An access that fits into one region goes there whole; anything else is split, low
- * address first, as the ISA bus controller would (a dword at 3FEh is not one register of anybody).
+ * guest does with a device. An access that fits into one region goes there whole; anything else is split,
+ * low address first, as the ISA bus controller would (a dword at 3FEh is not one register of anybody).
  */
 #include <inttypes.h>
 #include <stdlib.h>

@@ -2,8 +2,8 @@
  * The host's end of a serial line: nothing, the terminal, or a file.
  *
  * Output is never lost and never blocks the vCPU: what the host does not take now waits in a ring, and when
- * the ring is full the UART keeps the byte and the guest waits for its transmitter. Input is read ahead into
- * a ring of its own so that the escape key works while the guest does not listen.
+ * the ring is full the UART keeps the byte and the guest waits for its transmitter. Input is read ahead
+ * into a ring of its own so that the escape key works while the guest does not listen.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -261,8 +261,8 @@ static void chr_host_readable(void *ctx)
 
 /* ---- Opening ---- */
 
-/* Our own open file description of stdout lets us set O_NONBLOCK without changing it for the shell we came
- * from. Only for what has no file offset to share. */
+/* Our own open file description of stdout lets us set O_NONBLOCK without changing it for the shell we
+ * came from. Only for what has no file offset to share. */
 static void chr_open_stdout(struct chr *c)
 {
     struct stat st;

@@ -2,8 +2,8 @@
  * The devices' constructors and pins, private to devmodel. board.c is the only file that sees more than one
  * device.
  *
- * A device is created with the bus it registers its ports on and the interrupt lines it drives; reset puts it
- * into the state the guest finds at power-on. Guest time is host_clock_ns of the loop's clock, always
+ * A device is created with the bus it registers its ports on and the interrupt lines it drives; reset puts
+ * it into the state the guest finds at power-on. Guest time is host_clock_ns of the loop's clock, always
  * absolute: a device keeps the time at which something started, never a running sum, so nothing can drift.
  */
 #ifndef DEVMODEL_DEVICES_H
@@ -26,8 +26,8 @@ struct dev_irq irq_join_input(struct irq_join *j, unsigned input); /* input < 32
 enum i8259_change { I8259_TAKEN, I8259_MASKED, I8259_UNMASKED };
 struct i8259_wiring {
     struct dev_irq intr; /* INT of the master */
-    /* Tells a source what became of its request, for time keepers that must know whether a tick was heard.
-     * TAKEN: the request left IRR (acknowledged, polled or initialised away). May be NULL. */
+    /* Tells a source what became of its request, for time keepers that must know whether a tick was
+     * heard. TAKEN: the request left IRR (acknowledged, polled or initialised away). May be NULL. */
     void (*changed)(void *ctx, unsigned irq, enum i8259_change what);
     void *ctx;
 };
@@ -143,8 +143,8 @@ int vga_create(struct vga **out, struct dev_bus *bus, struct host_err *err);
 void vga_destroy(struct vga *v);
 void vga_reset(struct vga *v);
 
-/* ---- debug_exit.c: four ports at `port`; a write of any width ends the machine with the value written. ----
- */
+/* ---- debug_exit.c: four ports at `port`; a write of any width ends the machine with the value written.
+ * ---- / */
 struct debug_exit_wiring {
     void (*exit)(void *ctx, uint32_t value);
     void *ctx;

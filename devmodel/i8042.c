@@ -1,10 +1,10 @@
 /*
  * 8042 keyboard controller at 60h/64h with a keyboard nobody types on, and the system control port 92h.
  *
- * Guests use it to find a keyboard, to reset the machine and to open the A20 gate. The keyboard answers every
- * command of the PS/2 keyboard interface at once. There is no auxiliary (mouse) port, as on a PC/AT: command
- * byte bit 5 cannot be cleared and the port test fails, which is how drivers tell. Command names: IBM PS/2
- * Hardware Interface Technical Reference, "Keyboard and Auxiliary Device Controller".
+ * Guests use it to find a keyboard, to reset the machine and to open the A20 gate. The keyboard answers
+ * every command of the PS/2 keyboard interface at once. There is no auxiliary (mouse) port, as on a PC/AT:
+ * command byte bit 5 cannot be cleared and the port test fails, which is how drivers tell. Command names:
+ * IBM PS/2 Hardware Interface Technical Reference, "Keyboard and Auxiliary Device Controller".
  */
 #include <stdlib.h>
 #include <string.h>

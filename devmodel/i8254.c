@@ -11,18 +11,18 @@
 /*T:620 Time that a descheduled host cannot bend
  *
  * A guest measures the TSC against the 8254: it starts counter 2, reads the TSC, polls until the count has
- *gone down, reads the TSC again. If the count were advanced by host timers, every delay of the host would
- *show up as a wrong CPU frequency. So nothing here is ever "ticked". A counter only remembers the tick at
- *which it was loaded; count, OUT and the number of edges so far are worked out from the clock at the moment
- *somebody asks (i8254_counter.c).
+ * gone down, reads the TSC again. If the count were advanced by host timers, every delay of the host would
+ * show up as a wrong CPU frequency. So nothing here is ever "ticked". A counter only remembers the tick at
+ * which it was loaded; count, OUT and the number of edges so far are worked out from the clock at the
+ * moment somebody asks (i8254_counter.c).
  *
  * One thing must happen by itself: counter 0's interrupt. A host timer is set for the next rising edge, and
- *the edge number, not the timer, is the truth: when the host wakes us late, the edges that have passed are
- *owed to the guest. They are handed out one at a time, each only after the guest has taken the one before and
- *at least half a period later, so that a slow guest is not buried; what is older than a quarter of a second
- *is counted as lost. A guest that masks the timer costs nothing: the tick waits in the 8259, and as long as
- *it does no host timer runs.
- *:*/
+ * the edge number, not the timer, is the truth: when the host wakes us late, the edges that have passed are
+ * owed to the guest. They are handed out one at a time, each only after the guest has taken the one before
+ * and at least half a period later, so that a slow guest is not buried; what is older than a quarter of a
+ * second is counted as lost. A guest that masks the timer costs nothing: the tick waits in the 8259, and as
+ * long as it does no host timer runs.
+ :*/
 
 enum {
     PIT_HZ = 1193182,
@@ -96,8 +96,8 @@ static void pit_advance(struct i8254 *p)
         p->delivered++;
         p->delivered_total++;
         p->last_delivery = now;
-        /* In modes 2 and 3 OUT is high most of the time; only its rise matters, so the fall is made up just
-         * before. */
+        /* In modes 2 and 3 OUT is high most of the time; only its rise matters, so the fall is made up
+         * just before. */
         dev_irq_set(&p->w.irq0, false);
         dev_irq_set(&p->w.irq0, true);
     }
@@ -119,8 +119,8 @@ void i8254_irq0_changed(struct i8254 *p, enum i8259_change what)
         p->edges_at_mask = edges;
         return;
     }
-    /* Ticks that came while the guest did not want any are gone, as they would be on hardware. Masking for
-     * less than a period is what an interrupt handler does and loses nothing. */
+    /* Ticks that came while the guest did not want any are gone, as they would be on hardware. Masking
+     * for less than a period is what an interrupt handler does and loses nothing. */
     if (what == I8259_UNMASKED && edges > p->edges_at_mask + 1 && edges > p->delivered + 1)
         pit_give_up(p, edges - 1 - (p->delivered > p->edges_at_mask ? p->delivered : p->edges_at_mask));
     pit_schedule(p, now);

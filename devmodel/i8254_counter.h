@@ -1,7 +1,7 @@
 /*
- * One counter of an 8254, without clock, ports or interrupts: everything is a function of the tick number at
- * which it is asked. Ticks never go backwards. Numbers and mode descriptions: Intel 8254 data sheet (order
- * number 231164).
+ * One counter of an 8254, without clock, ports or interrupts: everything is a function of the tick number
+ * at which it is asked. Ticks never go backwards. Numbers and mode descriptions: Intel 8254 data sheet
+ * (order number 231164).
  */
 #ifndef DEVMODEL_I8254_COUNTER_H
 #define DEVMODEL_I8254_COUNTER_H
@@ -39,8 +39,8 @@ uint8_t counter_read(struct counter *c, uint64_t now);
 void counter_latch(struct counter *c, uint64_t now, bool count, bool status);
 void counter_gate(struct counter *c, uint64_t now, bool gate);
 bool counter_out(struct counter *c, uint64_t now);
-/* Rising edges of OUT since the control word, and the next tick after now at which to look again (UINT64_MAX:
- * none). */
+/* Rising edges of OUT since the control word, and the next tick after now at which to look again
+ * (UINT64_MAX: none). */
 uint64_t counter_edges(struct counter *c, uint64_t now);
 uint64_t counter_next_edge(struct counter *c, uint64_t now);
 bool counter_is_periodic(const struct counter *c);

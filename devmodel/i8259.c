@@ -8,16 +8,16 @@
 
 /*T:610 How an interrupt reaches the CPU
  *
- * A device only raises a wire. The 8259 remembers the rising edge in IRR, drops it if the mask register (IMR)
- *has the bit set, compares its priority with what is being served (ISR), and raises INT, the one wire into
- *the CPU. The CPU answers with an acknowledge cycle, and only then does the controller decide which vector to
- *give: the best request at that moment. If the request went away in between, there must still be an answer:
- *vector 7 of the controller, with no bit in ISR, the famous spurious interrupt.
+ * A device only raises a wire. The 8259 remembers the rising edge in IRR, drops it if the mask register
+ * (IMR) has the bit set, compares its priority with what is being served (ISR), and raises INT, the one
+ * wire into the CPU. The CPU answers with an acknowledge cycle, and only then does the controller decide
+ * which vector to give: the best request at that moment. If the request went away in between, there must
+ * still be an answer: vector 7 of the controller, with no bit in ISR, the famous spurious interrupt.
  *
  * Real hardware does all this with gates, continuously. We do it after every change of an input:
- *chip_update() computes INT afresh and tells the next stage only when it moved. The monitor therefore hears
- *of an interrupt exactly when the CPU's pin would have moved, and needs no polling.
- *:*/
+ * chip_update() computes INT afresh and tells the next stage only when it moved. The monitor therefore
+ * hears of an interrupt exactly when the CPU's pin would have moved, and needs no polling.
+ :*/
 
 enum { CHIP_MASTER, CHIP_SLAVE, CASCADE_PIN = 2 };
 
@@ -146,8 +146,8 @@ static void chip_end(struct chip *c, unsigned level, bool rotate)
         c->lowest = (uint8_t)level;
 }
 
-/* One INTA sequence (or poll read) seen by this chip: returns the level, 8 if there is no request any more.
- */
+/* One INTA sequence (or poll read) seen by this chip: returns the level, 8 if there is no request any
+ * more. / */
 static unsigned chip_take(struct i8259 *p, struct chip *c)
 {
     unsigned level = chip_candidate(p, c);

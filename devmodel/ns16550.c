@@ -1,7 +1,7 @@
 /*
  * 16550A UART. Register and bit names, and the rules about when an interrupt is raised and what clears it,
- * are those of National Semiconductor's PC16550D data sheet (section 8). Of the PC around it this file knows
- * one thing: OUT2 enables the interrupt line's driver.
+ * are those of National Semiconductor's PC16550D data sheet (section 8). Of the PC around it this file
+ * knows one thing: OUT2 enables the interrupt line's driver.
  *
  * The line itself takes no time: a byte leaves as soon as the back end accepts it, and arrives as soon as
  * there is room. Only the receive time-out is measured in character times.
@@ -9,6 +9,21 @@
 #include <stdlib.h>
 #include <string.h>
 #include "devices.h"
+
+/*T:630 A serial line that is honest about waiting
+ *
+ * Both ends of a serial line can be slow. When the host's terminal does not take what the guest prints,
+ * dropping bytes would be easy and blocking in write() would stop the whole machine, timer ticks included.
+ * The chip has the right words for it: LSR.THRE stays 0 and no transmitter interrupt comes until chr.c has
+ * room again, and a guest knows how to wait for that. The other way round, bytes are only taken from the
+ * host as the FIFO has room, so that the host's pipe fills up and its writer waits. No overrun is ever
+ * reported, because none ever happens.
+ *
+ * One subtlety: the interrupt controller sees edges. If a byte that is read were replaced at once by the
+ * next, the line would never fall, and a handler that takes one byte per interrupt, good enough on real
+ * wires, would never run again. So the FIFO is refilled only when it is empty, after the line has been seen
+ * low.
+ :*/
 
 enum { RBR_THR, IER, IIR_FCR, LCR, MCR, LSR, MSR, SCR, REGISTERS };
 
@@ -163,9 +178,10 @@ static uint8_t uart_read_rbr(struct ns16550 *u)
 {
     uint8_t v = u->rx.count ? fifo_pop(&u->rx) : 0;
     u->timeout_pending = false;
-    chr_resume(u->chr);
     uart_restart_timeout(u);
     uart_update(u);
+    if (!u->rx.count) /* only now, so that the line falls and rises: a handler may read one byte per edge */
+        chr_resume(u->chr);
     return v;
 }
 

@@ -1,7 +1,7 @@
 /*
- * PCI configuration mechanism #1 (PCI Local Bus Specification 2.1, section 3.7.4.1): address at CF8h, data at
- * CFCh. Bus 0 holds one function, the host bridge of an 82441FX; reading any other gives all ones, "nobody
- * there".
+ * PCI configuration mechanism #1 (PCI Local Bus Specification 2.1, section 3.7.4.1): address at CF8h, data
+ * at CFCh. Bus 0 holds one function, the host bridge of an 82441FX; reading any other gives all ones,
+ * "nobody there".
  *
  * CF8h is an address only as a whole dword. A byte at CF9h is another register altogether, the PIIX's reset
  * control.

@@ -1,10 +1,10 @@
 /*
- * MC146818 real-time clock and the CMOS memory behind ports 70h/71h, interrupt line 8.
- * Register names, update cycle and flags are those of Motorola's data sheet (MC146818A, ADI856); the meaning
- * of bytes 0Eh-7Fh is the PC/AT BIOS's. The century is kept in byte 32h, where FADT.CENTURY says it is.
+ * MC146818 real-time clock and the CMOS memory behind ports 70h/71h, interrupt line 8. Register names,
+ * update cycle and flags are those of Motorola's data sheet (MC146818A, ADI856); the meaning of bytes
+ * 0Eh-7Fh is the PC/AT BIOS's. The century is kept in byte 32h, where FADT.CENTURY says it is.
  *
- * The clock is a difference to guest time, not a counter: seconds = (guest time - base) + seconds at base. It
- * keeps running over a reset, as a battery-backed chip does.
+ * The clock is a difference to guest time, not a counter: seconds = (guest time - base) + seconds at base.
+ * It keeps running over a reset, as a battery-backed chip does.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -68,8 +68,8 @@ static int64_t floor_div(int64_t a, int64_t b)
     return a / b - (a % b < 0);
 }
 
-/* Days since 1970-01-01 in the Gregorian calendar. Years start in March so that the leap day comes last; 400
- * years have 146097 days. */
+/* Days since 1970-01-01 in the Gregorian calendar. Years start in March so that the leap day comes last;
+ * 400 years have 146097 days. */
 static int64_t days_of(int64_t year, unsigned month, unsigned day)
 {
     int64_t y = month <= 2 ? year - 1 : year, era = floor_div(y, 400), in_era = y - era * 400;
@@ -161,8 +161,8 @@ static unsigned within(unsigned v, unsigned low, unsigned high)
     return v < low ? low : v > high ? high : v;
 }
 
-/* Make the time registers the clock's time; nonsense is forced into range since something must be shown next
- * second. */
+/* Make the time registers the clock's time; nonsense is forced into range since something must be shown
+ * next second. */
 static void time_from_registers(struct rtc *r)
 {
     const uint8_t *reg = r->cmos;
@@ -395,8 +395,8 @@ void rtc_cmos_seal(struct rtc *r)
     r->cmos[0x2f] = (uint8_t)sum;
 }
 
-/* RESET clears the interrupt enables and flags; time and memory live on. A BIOS would have started the clock.
- */
+/* RESET clears the interrupt enables and flags; time and memory live on. A BIOS would have started the
+ * clock. / */
 void rtc_reset(struct rtc *r)
 {
     if (rtc_is_stopped(r))

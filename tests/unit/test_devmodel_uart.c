@@ -315,6 +315,36 @@ static void test_output(void **state)
     assert_memory_equal(buf, "hello\n", 6);
 }
 
+/* With a real clock output is gathered for a moment, but a line's end, an event or a millisecond pushes it
+ * out. */
+static void test_output_gathers(void **state)
+{
+    struct wire *w = *state;
+    struct rig *r = &w->rig;
+    char buf[64];
+    rig_finish(r);
+    rig_host(r, 4 << 20);
+    host_clock_init(&r->clock, false);
+    struct dev_board_config cfg = rig_config(r);
+    cfg.serial[0].kind = DEV_CHR_STDIO;
+    rig_board(r, &cfg);
+    set(r, RBR, '$');
+    for (unsigned i = 0; i < 1000 && !printed(w, buf, 1); i++)
+        host_loop_wait(r->loop, MS);
+    assert_int_equal(buf[0], '$');
+    set(r, RBR, 'a');
+    set(r, RBR, '\n');
+    assert_int_equal(printed(w, buf, sizeof buf), 2);
+    set(r, RBR, 'b');
+    outb(r, 0xf4, 1);
+    assert_int_equal(r->events, 1);
+    assert_int_equal(printed(w, buf, sizeof buf), 1);
+    set(r, RBR, 'c');
+    dev_board_destroy(r->board);
+    r->board = NULL;
+    assert_int_equal(printed(w, buf, sizeof buf), 1);
+}
+
 /* A reader that does not read: nothing is lost, and the guest sees a transmitter that is not empty. */
 static void test_output_back_pressure(void **state)
 {
@@ -372,6 +402,25 @@ static void test_input(void **state)
     assert_int_equal(get(r, RBR), 'b');
     assert_int_equal(get(r, RBR), 'c');
     assert_int_equal(get(r, LSR), 0x60);
+    assert_false(r->intr);
+}
+
+/* A handler that takes one byte per interrupt, without looking whether there are more, gets them all: every
+ * byte is an edge of its own. */
+static void test_input_one_byte_per_edge(void **state)
+{
+    struct wire *w = *state;
+    struct rig *r = &w->rig;
+    rig_pic_init(r, 0);
+    set(r, MCR, 0x08);
+    set(r, IER, 0x01);
+    type(w, "0123456789", 10);
+    for (unsigned i = 0; i < 10; i++) {
+        assert_true(r->intr);
+        assert_int_equal(dev_board_intack(r->board), 0x24);
+        assert_int_equal(get(r, RBR), '0' + i);
+        outb(r, 0x20, 0x20);
+    }
     assert_false(r->intr);
 }
 
@@ -532,7 +581,9 @@ int main(void)
         T(test_receive_timeout),
         T(test_all_four_ports),
         W(test_output),
+        W(test_output_gathers),
         W(test_output_back_pressure),
+        W(test_input_one_byte_per_edge),
         W(test_broken_pipe),
         W(test_input),
         W(test_input_back_pressure),
