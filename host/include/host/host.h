@@ -125,8 +125,9 @@ struct host_loop;
 struct host_timer; /* one-shot */
 typedef void (*host_event_fn)(void *ctx);
 
-/* thread: whom to kick, NULL for none (then the owner must poll by host_loop_run). It may be entered later, but must be
- * zero-initialised by then; call host_loop_run once after entering, so that timers set before can reach it. */
+/* thread: whom to kick, NULL for none (then the owner must poll by host_loop_run). It may be entered later,
+ * but must be zero-initialised by then; call host_loop_run once after entering, so that timers set before can
+ * reach it. */
 int host_loop_create(struct host_loop **out, struct host_clock *clock, struct host_thread *thread,
                      struct host_err *err);
 void host_loop_destroy(struct host_loop *loop);
