@@ -53,8 +53,7 @@ static struct vf_state open_state(void)
 {
     struct vf_state s;
     for (int r = 0; r < 16; r++)
-        s.reg[r] = vf_is_guest(r) ? (struct vf_value){.kind = VF_NUM, .max = UINT32_MAX}
-                                  : (struct vf_value){.kind = VF_ANY};
+        s.reg[r] = vf_is_guest(r) ? vf_num(UINT32_MAX) : (struct vf_value){.kind = VF_ANY};
     return s;
 }
 
@@ -64,8 +63,8 @@ static struct vf_value meet(struct vf_value a, struct vf_value b)
         return (struct vf_value){.kind = VF_ANY};
     if (a.kind != VF_NUM)
         return a;
-    bool known = a.known && b.known && a.max == b.max;
-    return (struct vf_value){.kind = VF_NUM, .known = known, .max = a.max > b.max ? a.max : b.max};
+    bool known = a.known && b.known && a.bits == b.bits;
+    return (struct vf_value){.kind = VF_NUM, .known = known, .bits = a.bits | b.bits};
 }
 
 static void merge(struct vf *f, const struct vf_state *s)
@@ -112,7 +111,7 @@ static const struct bt_link *link_at(struct vf *f, uint32_t at)
 static bool exactly(const struct vf *f, unsigned gpr, uint32_t value)
 {
     const struct vf_value *x = &f->state.reg[gpr];
-    return x->kind == VF_NUM && x->known && x->max == value;
+    return x->kind == VF_NUM && x->known && x->bits == value;
 }
 
 /* The branch of a link goes where the link says; unlinking may send it to the stub at any time. */
@@ -173,20 +172,12 @@ static bool rel32_branch(struct vf *f)
 static bool short_branch(struct vf *f)
 {
     const ZydisDecodedInstruction *z = &f->insn;
-    switch (z->mnemonic) {
-    case ZYDIS_MNEMONIC_JRCXZ:
-    case ZYDIS_MNEMONIC_JECXZ:
-        break;
-    case ZYDIS_MNEMONIC_LOOP:
-    case ZYDIS_MNEMONIC_LOOPE:
-    case ZYDIS_MNEMONIC_LOOPNE:
-        if (z->address_width != 32)
-            return vf_refuse(f, "a 64-bit count in RCX would leave more than 32 bits in it");
-        f->state.reg[1] = (struct vf_value){.kind = VF_NUM, .max = UINT32_MAX};
-        break;
-    default:
-        return vf_refuse(f, "short branch of a kind the translator does not use");
-    }
+    bool counts = z->mnemonic == ZYDIS_MNEMONIC_LOOP || z->mnemonic == ZYDIS_MNEMONIC_LOOPE ||
+                  z->mnemonic == ZYDIS_MNEMONIC_LOOPNE;
+    if (counts && z->address_width != 32)
+        return vf_refuse(f, "a 64-bit count in RCX would leave more than 32 bits in it");
+    if (counts)
+        f->state.reg[1] = vf_num(UINT32_MAX);
     return reach_later(f, f->at + z->length + (uint32_t)z->raw.imm[0].value.s);
 }
 
@@ -281,7 +272,7 @@ static bool arrive(struct vf *f)
 {
     const struct bt_map *map = &f->v->map[f->b->map];
     const struct vf_state open = open_state();
-    bool fresh = f->at == f->b->main;
+    bool fresh = f->at == f->b->main, met = false;
     for (unsigned i = 0; i < f->pending_count;) {
         if (f->pending[i].at < f->at)
             return vf_refuse(f, "a branch lands inside the instruction before this one");
@@ -290,6 +281,7 @@ static bool arrive(struct vf *f)
             continue;
         }
         merge(f, &f->pending[i].state);
+        met = true;
         f->pending[i] = f->pending[--f->pending_count];
     }
     if (!f->live && !fresh)
@@ -299,6 +291,8 @@ static bool arrive(struct vf *f)
             return vf_refuse(f, "a row of the source/target table begins inside an instruction");
         fresh = true;
     }
+    if (f->owed && (fresh || met))
+        return vf_refuse(f, "a way leads between a push and its pop");
     if (!fresh)
         return true;
     if (f->live && !guest_is_clean(f))
@@ -317,7 +311,10 @@ static bool next_insn(struct vf *f)
         return vf_refuse(f, "bytes that are no instruction");
     if (f->at < b->main && f->at + f->insn.length > b->main)
         return vf_refuse(f, "the main entry is inside this instruction");
-    if (!check_prefixes(f) || !(is_flow(&f->insn) ? flow(f) : vf_plain(f)))
+    bool stack = vf_is_stack(&f->insn);
+    if (f->owed && !stack)
+        return vf_refuse(f, "a push without its pop");
+    if (!check_prefixes(f) || !(is_flow(&f->insn) ? flow(f) : stack ? vf_stack(f) : vf_plain(f)))
         return false;
     f->at += f->insn.length;
     return true;
@@ -361,7 +358,7 @@ bool bt_verify_block(struct bt_vcpu *v, const struct bt_block *b)
     while (f.at < b->end)
         if (!next_insn(&f))
             return false;
-    if (f.live)
+    if (f.live || f.owed)
         return vf_refuse(&f, "control falls through the end of the block");
     if (f.pending_count)
         return vf_refuse(&f, "a branch lands inside the block's last instruction");

@@ -11,7 +11,7 @@
 /* What a 64-bit register is known to hold. */
 enum vf_kind {
     VF_ANY,      /* nothing is known */
-    VF_NUM,      /* a number of at most 32 bits, not above max */
+    VF_NUM,      /* a number of at most 32 bits, no others set than in bits */
     VF_ODD,      /* high half of a seg[].soft: 0, or 4 GiB / 8 */
     VF_WINDOW,   /* base of a window that this privilege may use */
     VF_POINTER,  /* window base plus a 32-bit number */
@@ -21,12 +21,15 @@ enum vf_kind {
 };
 struct vf_value {
     uint8_t kind;
-    bool known;   /* NUM: exactly max */
-    uint32_t max; /* NUM */
+    bool known;    /* NUM: exactly bits */
+    uint32_t bits; /* NUM: that may be set */
 };
 struct vf_state {
     struct vf_value reg[16];
 };
+
+/* PUSHF and POPF borrow a slot of the host stack: two instructions that nothing may come between. */
+enum vf_owed { VF_NOTHING, VF_POP, VF_POPF };
 
 /* A branch forward into the block whose target has not been reached yet. */
 struct vf_pending {
@@ -47,6 +50,7 @@ struct vf {
     ZydisDecodedOperand op[ZYDIS_MAX_OPERAND_COUNT];
     struct vf_pending pending[VF_PENDING_MAX];
     unsigned pending_count;
+    enum vf_owed owed;
     unsigned row; /* of the source/target table, next to be met */
     uint32_t links_met;
 };
@@ -54,10 +58,21 @@ struct vf {
 /* Refuse the block: writes the sentence into v->reason; always false. */
 bool vf_refuse(struct vf *f, const char *rule);
 
+static inline struct vf_value vf_num(uint32_t bits)
+{
+    return (struct vf_value){.kind = VF_NUM, .bits = bits};
+}
+
 /* verify_insn.c. Number 0-15 of a general register of any width, -1 for other registers. */
 int vf_gpr(ZydisRegister reg);
 bool vf_is_guest(int gpr);
 bool vf_is_scratch(int gpr);
+bool vf_is_host(int gpr);
+/* verify_vcpu.c: an instruction that names the vCPU structure, r15; and the host stack's PUSH and POP. */
+bool vf_names_vcpu(const struct vf *f);
+bool vf_vcpu(struct vf *f);
+bool vf_is_stack(const ZydisDecodedInstruction *z);
+bool vf_stack(struct vf *f);
 /* An instruction that is no control flow: may it be there, and what does it do to f->state? */
 bool vf_plain(struct vf *f);
 

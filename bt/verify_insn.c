@@ -5,10 +5,7 @@
 #include <stddef.h>
 #include "verify.h"
 
-#define SOFT_OFF(s)                                                                                          \
-    (offsetof(struct rc_cpu, seg) + (s) * sizeof(struct rc_seg) + offsetof(struct rc_seg, soft))
-
-enum { RSP = 4, RSI = 6, RDI = 7, R8 = 8, R11 = 11, R12 = 12, R13 = 13, R14 = 14, R15 = 15 };
+enum { RSP = 4, RSI = 6, RDI = 7, R8 = 8, R11 = 11, R12 = 12, R13 = 13 };
 
 /* ---- what may appear ---- */
 
@@ -91,7 +88,7 @@ bool vf_is_scratch(int gpr)
     return gpr >= R8 && gpr <= R11;
 }
 
-static bool is_host(int gpr) /* RSP and the translator's bases */
+bool vf_is_host(int gpr) /* RSP and the translator's bases */
 {
     return gpr == RSP || gpr >= R13;
 }
@@ -106,17 +103,12 @@ static const struct vf_value *value(const struct vf *f, ZydisRegister reg)
 static bool is_num(const struct vf *f, ZydisRegister reg, uint32_t max)
 {
     const struct vf_value *x = value(f, reg);
-    return x->kind == VF_NUM && x->max <= max;
+    return x->kind == VF_NUM && x->bits <= max;
 }
 
 static bool is_kind(const struct vf *f, ZydisRegister reg, enum vf_kind kind)
 {
     return value(f, reg)->kind == kind;
-}
-
-static struct vf_value num(uint32_t max)
-{
-    return (struct vf_value){.kind = VF_NUM, .max = max};
 }
 
 static bool set(struct vf *f, ZydisRegister reg, struct vf_value x)
@@ -135,7 +127,7 @@ static bool set_kind(struct vf *f, ZydisRegister reg, enum vf_kind kind)
 static bool names_host(const ZydisDecodedOperandMem *m)
 {
     int base = vf_gpr(m->base), index = vf_gpr(m->index);
-    return (base >= 0 && is_host(base)) || (index >= 0 && is_host(index));
+    return (base >= 0 && vf_is_host(base)) || (index >= 0 && vf_is_host(index));
 }
 
 /* The ways to guest memory. Each keeps an access inside [window, window + 4 GiB) or its unmapped guard. */
@@ -163,39 +155,17 @@ static bool check_guest_memory(struct vf *f, const ZydisDecodedOperand *o)
     return vf_refuse(f, "memory neither in GS with a 32-bit address nor at a selected window");
 }
 
-/* Loads from the vCPU structure and the jump table: `mov scratch, [..]` at these places and nothing else. */
-static bool load_from_host(struct vf *f)
+static bool load_jump_offset(struct vf *f)
 {
     const ZydisDecodedOperandMem *m = &f->op[1].mem;
     ZydisRegister to = f->op[0].reg.value;
-    bool wide = f->op[0].size == 64, indexed = m->index != ZYDIS_REGISTER_NONE;
-    ZyanI64 off = m->disp.value;
-    if (f->insn.address_width != 64 || m->segment == ZYDIS_REGISTER_GS || !vf_is_scratch(vf_gpr(to)) ||
-        f->op[0].size < 32)
-        return vf_refuse(f, "monitor memory may only be loaded whole into r8-r11");
-    if (m->base == ZYDIS_REGISTER_R14) {
-        if (!wide && m->scale == 4 && off == 0 && is_num(f, m->index, BT_JTAB_ENTRIES - 1))
-            return set_kind(f, to, VF_JUMP_OFF);
-        return vf_refuse(f, "jump table index without a 16-bit number in it");
-    }
-    if (m->base != ZYDIS_REGISTER_R15)
-        return vf_refuse(f, "memory at a host register is not the guest's");
-    if (indexed) {
-        if (!wide || m->scale != 8 || off != offsetof(struct bt_vcpu, window) || !is_num(f, m->index, 255))
-            return vf_refuse(f, "window table read without an 8-bit index");
-        if (f->b->mode & RC_MODE_USER)
-            return vf_refuse(f, "user code may not select a window");
-        return set_kind(f, to, VF_WINDOW);
-    }
-    if (wide && off == offsetof(struct bt_vcpu, gsbase))
-        return set_kind(f, to, VF_WINDOW);
-    for (unsigned s = 0; s < RC_SEG_COUNT && !wide; s++) {
-        if (off == (ZyanI64)SOFT_OFF(s))
-            return set(f, to, num(UINT32_MAX));
-        if (off == (ZyanI64)SOFT_OFF(s) + 4)
-            return set_kind(f, to, VF_ODD);
-    }
-    return vf_refuse(f, "this field of the vCPU is not translated code's to read");
+    if (f->insn.mnemonic != ZYDIS_MNEMONIC_MOV || f->op[0].type != ZYDIS_OPERAND_TYPE_REGISTER ||
+        f->op[0].size != 32 || !vf_is_scratch(vf_gpr(to)) || f->insn.address_width != 64 ||
+        m->segment == ZYDIS_REGISTER_GS || m->scale != 4 || m->disp.value)
+        return vf_refuse(f, "the jump table is only for loads of an entry into r8-r11");
+    if (!is_num(f, m->index, BT_JTAB_ENTRIES - 1))
+        return vf_refuse(f, "jump table index that is not a 16-bit number");
+    return set_kind(f, to, VF_JUMP_OFF);
 }
 
 /* ---- instructions with 64-bit operands: moves and sums of addresses ---- */
@@ -204,9 +174,9 @@ static bool move64(struct vf *f)
 {
     ZydisRegister to = f->op[0].reg.value, from = f->op[1].reg.value;
     struct vf_value x = *value(f, from);
-    if (is_host(vf_gpr(to)))
+    if (vf_is_host(vf_gpr(to)))
         return vf_refuse(f, "writes a host register");
-    if (is_host(vf_gpr(from)))
+    if (vf_is_host(vf_gpr(from)))
         return vf_refuse(f, "reads a host register");
     if (vf_is_guest(vf_gpr(to)) && x.kind != VF_NUM)
         return vf_refuse(f, "a guest register would get more than 32 bits");
@@ -258,7 +228,7 @@ static bool check_register(struct vf *f, const ZydisDecodedOperand *o)
             return vf_refuse(f, "names a register that is not the guest's to have natively");
         }
     }
-    if (is_host(r))
+    if (vf_is_host(r))
         return vf_refuse(f, o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE ? "writes a host register"
                                                                          : "reads a host register");
     if (o->size == 64)
@@ -299,27 +269,29 @@ static bool check_operands(struct vf *f)
 static bool writes_whole(ZydisMnemonic m)
 {
     return m == ZYDIS_MNEMONIC_MOV || m == ZYDIS_MNEMONIC_LEA || m == ZYDIS_MNEMONIC_MOVZX ||
-           m == ZYDIS_MNEMONIC_BSWAP;
+           m == ZYDIS_MNEMONIC_BSWAP || m == ZYDIS_MNEMONIC_AND;
 }
 
 static struct vf_value result(const struct vf *f)
 {
     const ZydisDecodedOperand *src = &f->op[1];
+    if (f->insn.mnemonic == ZYDIS_MNEMONIC_AND)
+        return vf_num(src->type == ZYDIS_OPERAND_TYPE_IMMEDIATE ? (uint32_t)src->imm.value.u : UINT32_MAX);
     if (f->insn.mnemonic == ZYDIS_MNEMONIC_MOVZX)
-        return num(src->size == 8 ? UINT8_MAX : UINT16_MAX);
+        return vf_num(src->size == 8 ? UINT8_MAX : UINT16_MAX);
     if (f->insn.mnemonic != ZYDIS_MNEMONIC_MOV)
-        return num(UINT32_MAX);
+        return vf_num(UINT32_MAX);
     if (src->type == ZYDIS_OPERAND_TYPE_IMMEDIATE)
-        return (struct vf_value){.kind = VF_NUM, .known = true, .max = (uint32_t)src->imm.value.u};
+        return (struct vf_value){.kind = VF_NUM, .known = true, .bits = (uint32_t)src->imm.value.u};
     if (src->type == ZYDIS_OPERAND_TYPE_REGISTER && value(f, src->reg.value)->kind == VF_NUM)
         return *value(f, src->reg.value);
-    return num(UINT32_MAX);
+    return vf_num(UINT32_MAX);
 }
 
 static bool apply_writes(struct vf *f)
 {
     bool whole = writes_whole(f->insn.mnemonic);
-    struct vf_value x = whole ? result(f) : num(UINT32_MAX);
+    struct vf_value x = whole ? result(f) : vf_num(UINT32_MAX);
     for (unsigned i = 0; i < f->insn.operand_count; i++) {
         const ZydisDecodedOperand *o = &f->op[i];
         if (o->type != ZYDIS_OPERAND_TYPE_REGISTER || !(o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE))
@@ -335,7 +307,7 @@ static bool apply_writes(struct vf *f)
         else if (old->kind != VF_NUM) /* upper bits may survive */
             return vf_refuse(f, "a window address in RSI or RDI is changed instead of truncated");
         else
-            *old = num(UINT32_MAX);
+            *old = vf_num(UINT32_MAX);
     }
     return true;
 }
@@ -378,14 +350,13 @@ bool vf_plain(struct vf *f)
         return vf_refuse(f, "no instruction translated code may contain");
     if (z->meta.category == ZYDIS_CATEGORY_STRINGOP)
         return string_insn(f);
-    if (z->mnemonic == ZYDIS_MNEMONIC_MOV && o[0].type == ZYDIS_OPERAND_TYPE_REGISTER) {
-        if (o[1].type == ZYDIS_OPERAND_TYPE_MEMORY && o[1].mem.segment != ZYDIS_REGISTER_GS &&
-            (o[1].mem.base == ZYDIS_REGISTER_R15 || o[1].mem.base == ZYDIS_REGISTER_R14))
-            return load_from_host(f);
-        if (o[1].type == ZYDIS_OPERAND_TYPE_REGISTER && o[0].size == 64 && vf_gpr(o[0].reg.value) >= 0 &&
-            vf_gpr(o[1].reg.value) >= 0)
-            return move64(f);
-    }
+    if (vf_names_vcpu(f))
+        return vf_vcpu(f);
+    if (o[1].type == ZYDIS_OPERAND_TYPE_MEMORY && o[1].mem.base == ZYDIS_REGISTER_R14)
+        return load_jump_offset(f);
+    if (z->mnemonic == ZYDIS_MNEMONIC_MOV && o[0].size == 64 && vf_gpr(o[0].reg.value) >= 0 &&
+        o[1].type == ZYDIS_OPERAND_TYPE_REGISTER && vf_gpr(o[1].reg.value) >= 0)
+        return move64(f);
     if (z->mnemonic == ZYDIS_MNEMONIC_LEA && o[0].size == 64)
         return lea64(f);
     return check_operands(f) && apply_writes(f);
