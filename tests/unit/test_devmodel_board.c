@@ -367,6 +367,8 @@ static void test_vga(void **state)
     assert_int_equal(inb(r, 0x3d5), 0x12);
     uint8_t first = inb(r, 0x3da), second = inb(r, 0x3da);
     assert_int_equal(first ^ second, 0x09); /* both retrace bits change */
+    outb(r, 0x3c0, 0x01);                   /* an index; the flip-flop now expects data, */
+    inb(r, 0x3da);                          /* but reading 3DAh resets it */
     outb(r, 0x3c0, 0x10);                   /* index, the flip-flop was reset by reading 3DAh */
     outb(r, 0x3c0, 0x0c);
     assert_int_equal(inb(r, 0x3c1), 0x0c);

@@ -226,6 +226,26 @@ static void test_special_fully_nested(void **state)
     }
 }
 
+/* Two requests wait in a slave with automatic EOI: taking the first must give the master a new edge for the
+ * second. */
+static void test_cascaded_automatic_eoi(void **state)
+{
+    struct rig *r = *state;
+    rig_pic_init(r, 0);
+    outb(r, 0xa0, 0x11);
+    outb(r, 0xa1, 0x28);
+    outb(r, 0xa1, 0x02);
+    outb(r, 0xa1, 0x03);
+    dev_bus_out(r->bus, 0x602, 2, 0x0001);
+    rig_pass(r, 600 * SEC); /* IRQ 9, see above */
+    rig_irq8(r);
+    assert_int_equal(dev_board_intack(r->board), 0x28);
+    assert_false(r->intr);
+    outb(r, 0x20, 0x20);
+    assert_true(r->intr);
+    assert_int_equal(dev_board_intack(r->board), 0x29);
+}
+
 static void test_level_triggered(void **state)
 {
     struct rig *r = *state;
@@ -315,6 +335,7 @@ int main(void)
         T(test_special_mask),
         T(test_automatic_eoi),
         T(test_special_fully_nested),
+        T(test_cascaded_automatic_eoi),
         T(test_level_triggered),
         T(test_icw1_resets_edges),
         T(test_short_initialization),

@@ -424,6 +424,25 @@ static void test_input_one_byte_per_edge(void **state)
     assert_false(r->intr);
 }
 
+/* The same with the FIFO: a handler that empties it is called again for what waited outside. */
+static void test_input_one_fifo_per_edge(void **state)
+{
+    struct wire *w = *state;
+    struct rig *r = &w->rig;
+    rig_pic_init(r, 0);
+    set(r, FCR, 0x01);
+    set(r, MCR, 0x08);
+    set(r, IER, 0x01);
+    type(w, "0123456789abcdefghij", 20);
+    for (unsigned i = 0; i < 2; i++) {
+        assert_int_equal(dev_board_intack(r->board), 0x24);
+        for (unsigned n = 0; n < (i ? 4 : 16); n++)
+            assert_int_equal(get(r, RBR), "0123456789abcdefghij"[i * 16 + n]);
+        outb(r, 0x20, 0x20);
+        assert_int_equal(r->intr, i == 0);
+    }
+}
+
 /* Far more than all buffers hold: everything arrives in order and nothing is overrun. */
 static void test_input_back_pressure(void **state)
 {
@@ -584,6 +603,7 @@ int main(void)
         W(test_output_gathers),
         W(test_output_back_pressure),
         W(test_input_one_byte_per_edge),
+        W(test_input_one_fifo_per_edge),
         W(test_broken_pipe),
         W(test_input),
         W(test_input_back_pressure),
