@@ -1,4 +1,5 @@
-/* Delivery of exceptions and interrupts: frames, error codes, double and triple faults (SDM vol. 3, chapter 6). */
+/* Delivery of exceptions and interrupts: frames, error codes, double and triple faults (SDM vol. 3, chapter
+ * 6). */
 #include "test_ringcomp_rig.h"
 
 enum { INT32 = 0x8e, TRAP32 = 0x8f, INT16 = 0x86, DPL3 = 0x60, IRQ = 0x30 };
@@ -465,10 +466,10 @@ static void out_of_v86(void **state)
     go_v86(r, 0);
     rc_raise_error(&r->cpu, RC_GP, 0);
     rc_deliver_fault(&r->cpu);
-    check_stack(r, KSTACK - 40,
-                (uint32_t[]){0, 0x7000, 0x200, RC_VM | RC_IF | RC_RF | 2, 0xfff0, 0x300, 0x100, 0x400, 0x500,
-                             0x600},
-                10);
+    check_stack(
+        r, KSTACK - 40,
+        (uint32_t[]){0, 0x7000, 0x200, RC_VM | RC_IF | RC_RF | 2, 0xfff0, 0x300, 0x100, 0x400, 0x500, 0x600},
+        10);
     assert_int_equal(r->cpu.cpl, 0);
     assert_int_equal(rc_eflags(&r->cpu), 2);
     for (unsigned seg = RC_DS; seg <= RC_GS; seg++) {
@@ -482,7 +483,7 @@ static void v86_enters_ring_0_only(void **state)
 {
     struct rig *r = *state;
     go_v86(r, 3);
-    gdt(r, SLOT, 0, FLAT_LIMIT, 0xba, G32); /* DPL 1 */
+    gdt(r, SLOT, 0, FLAT_LIMIT, 0xba, G32);  /* DPL 1 */
     gdt(r, SLOT2, 0, FLAT_LIMIT, 0x9e, G32); /* conforming */
     remember(r);
     idt(r, 0x80, SLOT, 0x4000, INT32 | DPL3);

@@ -1,5 +1,5 @@
-/* A vCPU on two MiB of RAM with tables written by hand, for the tests of ringcomp. Paging is off unless a test
- * turns it on, so linear addresses are offsets in RAM. Expected values come from the SDM. */
+/* A vCPU on two MiB of RAM with tables written by hand, for the tests of ringcomp. Paging is off unless a
+ * test turns it on, so linear addresses are offsets in RAM. Expected values come from the SDM. */
 #ifndef TEST_RINGCOMP_RIG_H
 #define TEST_RINGCOMP_RIG_H
 
@@ -98,7 +98,8 @@ static inline void put_desc(struct rig *r, uint32_t at, uint32_t base, uint32_t 
 {
     put32(r, at, (limit & 0xffff) | base << 16);
     put32(r, at + 4,
-          (base >> 16 & 0xff) | (uint32_t)access << 8 | (limit & 0xf0000) | flags << 20 | (base & 0xff000000));
+          (base >> 16 & 0xff) | (uint32_t)access << 8 | (limit & 0xf0000) | flags << 20 |
+              (base & 0xff000000));
 }
 static inline void gdt(struct rig *r, uint16_t sel, uint32_t base, uint32_t limit, uint8_t access,
                        unsigned flags)

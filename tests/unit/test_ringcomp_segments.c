@@ -277,7 +277,7 @@ static const struct probe_case probe_cases[] = {
     {0, SLOT, 0x90, true, true, true, false},
     {0, SLOT, 0x98, true, true, false, false},
     {0, SLOT, 0x9a, true, true, true, false},
-    {3, SLOT, 0x92, false, false, false, false},    /* DPL < CPL */
+    {3, SLOT, 0x92, false, false, false, false},     /* DPL < CPL */
     {0, SLOT | 3, 0x92, false, false, false, false}, /* DPL < RPL */
     {3, SLOT | 3, 0xf2, true, true, true, true},
     {3, SLOT | 3, 0x9e, true, true, true, false}, /* conforming */
@@ -286,8 +286,8 @@ static const struct probe_case probe_cases[] = {
     {0, SLOT, 0x81, true, true, false, false},   /* TSS16 */
     {0, SLOT, 0x82, true, true, false, false},   /* LDT */
     {0, SLOT, 0x83, true, true, false, false},
-    {0, SLOT, 0x84, true, false, false, false}, /* call gate 16 */
-    {0, SLOT, 0x85, true, false, false, false}, /* task gate */
+    {0, SLOT, 0x84, true, false, false, false},  /* call gate 16 */
+    {0, SLOT, 0x85, true, false, false, false},  /* task gate */
     {0, SLOT, 0x86, false, false, false, false}, /* interrupt gate */
     {0, SLOT, 0x87, false, false, false, false},
     {0, SLOT, 0x88, false, false, false, false},
