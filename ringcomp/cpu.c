@@ -74,18 +74,17 @@ static void reset_registers(struct rc_cpu *cpu)
 void rc_cpu_reset(struct rc_cpu *cpu)
 {
     enum { DATA = RC_ATTR_P | RC_ATTR_S | RC_ATTR_W | RC_ATTR_A };
+    cpu->gpr[RC_EAX] = 1;
+    rc_cpuid(cpu);
+    const uint32_t processor = cpu->gpr[RC_EAX];
     reset_registers(cpu);
+    cpu->gpr[RC_EDX] = processor; /* family, model, stepping */
     for (unsigned seg = RC_ES; seg <= RC_GS; seg++)
         set_hidden(cpu, seg, 0, 0, 0xffff, DATA);
     set_hidden(cpu, RC_CS, 0xf000, 0xffff0000, 0xffff, DATA);
     set_hidden(cpu, RC_LDTR, 0, 0, 0xffff, RC_ATTR_P | RC_TYPE_LDT);
     set_hidden(cpu, RC_TR, 0, 0, 0xffff, RC_ATTR_P | RC_TYPE_TSS32_BUSY);
     cpu->gdtr = cpu->idtr = (struct rc_table){0, 0xffff};
-    /* Table 10-1: EDX names the processor. */
-    struct rc_cpu signature = {.config = cpu->config};
-    signature.gpr[RC_EAX] = 1;
-    rc_cpuid(&signature);
-    cpu->gpr[RC_EDX] = signature.gpr[RC_EAX];
     cpu->fault = (struct rc_fault){0};
     rc_msr_reset(cpu);
     load_fpu_init(cpu);

@@ -116,134 +116,169 @@ int rc_config_mask(struct rc_config *c, const char *spec, struct host_err *err)
 
 /* ---- The leaves ---- */
 
-bool rc_vendor_is_amd(void)
+/* The same for a leaf the guest asked for, from memory when it was asked for before. */
+static void remembered_leaf(struct rc_cpu *cpu, uint32_t leaf, uint32_t subleaf, uint32_t out[4])
+{
+    unsigned i = 0;
+    while (i < cpu->host_leaf_count &&
+           (cpu->host_leaf[i].leaf != leaf || cpu->host_leaf[i].subleaf != subleaf))
+        i++;
+    if (i == RC_HOST_LEAVES) { /* cannot happen while the table of leaves below asks for fewer */
+        host_leaf(leaf, subleaf, out);
+        return;
+    }
+    struct rc_host_leaf *h = &cpu->host_leaf[i];
+    if (i == cpu->host_leaf_count) {
+        h->leaf = leaf;
+        h->subleaf = subleaf;
+        host_leaf(leaf, subleaf, h->value);
+        cpu->host_leaf_count++;
+    }
+    for (unsigned k = 0; k < 4; k++)
+        out[k] = h->value[k];
+}
+
+bool rc_vendor_is_amd(struct rc_cpu *cpu)
 {
     enum { AUTH = 0x68747541, HYGO = 0x6f677948 }; /* "Auth"enticAMD; "Hygo"nGenuine, its sibling */
     uint32_t v[4];
-    host_leaf(0, 0, v);
+    remembered_leaf(cpu, 0, 0, v);
     return v[EBX] == AUTH || v[EBX] == HYGO;
 }
 
-/* Twelve characters in EBX, ECX, EDX; a kernel that does not know them assumes nothing. */
-static void leaf_hypervisor(uint32_t r[4])
-{
-    static const char signature[] = "RingletVMM32";
-    r[EAX] = 0x40000000; /* no further leaf */
-    r[EBX] = rc_load32(signature);
-    r[ECX] = rc_load32(signature + 4);
-    r[EDX] = rc_load32(signature + 8);
-}
-
-static void leaf_1(const struct rc_config *c, uint32_t r[4])
-{
-    enum { ONE_LOGICAL_CPU = 1 << 16, FAMILY_MODEL_STEPPING = 0x0fff3fff };
-    r[EAX] &= FAMILY_MODEL_STEPPING;
-    r[EBX] = ONE_LOGICAL_CPU | (c->feature_edx & RC_F1_EDX_CLFLUSH ? r[EBX] & 0xff00 : 0);
-    r[ECX] = c->feature_ecx;
-    r[EDX] = c->feature_edx;
-}
-
-/* Cache parameters, of a processor of one core. */
-static void leaf_4(uint32_t r[4])
-{
-    if (r[EAX] & 0x1f)
-        r[EAX] &= 0x3fff;
-}
-
-static void leaf_7(const struct rc_config *c, uint32_t subleaf, uint32_t r[4])
-{
-    r[EAX] = r[ECX] = 0;
-    r[EBX] = subleaf ? 0 : c->feature7_ebx;
-    r[EDX] = subleaf ? 0 : c->feature7_edx;
-}
-
-static void leaf_ext1(const struct rc_config *c, uint32_t r[4])
-{
-    /* AMD repeats most of leaf 1's EDX here and its kernels look there; bit 11 is SYSCALL in this place. */
-    const uint32_t repeated = 0x0183f3ff;
-    const bool amd = rc_vendor_is_amd();
-    r[EAX] = amd ? r[EAX] & 0x0fff3fff : 0;
-    r[EBX] = 0;
-    r[ECX] = c->ext_ecx;
-    r[EDX] = c->ext_edx | (amd ? c->feature_edx & repeated : 0);
-}
-
-static void leaf_ext8(uint32_t r[4])
-{
-    r[EAX] = 32 << 8 | 36; /* linear and physical address width: shadowpt's walker has 36 */
-    r[EBX] = r[ECX] = r[EDX] = 0;
-}
-
-/* AMD: LFENCE serializes (2) as DE_CFG says; speculative return stack overflow absent (29). */
-static void leaf_ext21(uint32_t r[4])
-{
-    r[EAX] = rc_vendor_is_amd() ? 1u << 2 | 1u << 29 : 0;
-    r[EBX] = r[ECX] = r[EDX] = 0;
-}
-
-static void clear(uint32_t r[4])
-{
-    r[EAX] = r[EBX] = r[ECX] = r[EDX] = 0;
-}
+/* Each model function gets the host's leaf in r (zeros where its row says that the host is not asked) and
+ * makes it the guest's. */
+typedef void (*leaf_model)(struct rc_cpu *cpu, uint32_t subleaf, uint32_t r[4]);
 
 static uint32_t min32(uint32_t a, uint32_t b)
 {
     return a < b ? a : b;
 }
 
-static void model_leaf(const struct rc_config *c, uint32_t leaf, uint32_t subleaf, uint32_t r[4])
+static void leaf_as_is(struct rc_cpu *cpu, uint32_t subleaf, uint32_t r[4])
 {
-    switch (leaf) {
-    case 0: /* vendor: the host's, so that a kernel applies the quirks of the CPU its code runs on */
-        r[EAX] = min32(r[EAX], 7);
-        break;
-    case 1:
-        leaf_1(c, r);
-        break;
-    case 2: /* caches and TLBs: as they are */
-    case 0x80000002:
-    case 0x80000003:
-    case 0x80000004: /* brand string */
-    case 0x80000005:
-    case 0x80000006: /* caches */
-        break;
-    case 4:
-        leaf_4(r);
-        break;
-    case 7:
-        leaf_7(c, subleaf, r);
-        break;
-    case 0x40000000:
-        leaf_hypervisor(r);
-        break;
-    case 0x80000000:
-        r[EAX] = rc_vendor_is_amd() ? min32(r[EAX], 0x80000021) : min32(r[EAX], 0x80000008);
-        break;
-    case 0x80000001:
-        leaf_ext1(c, r);
-        break;
-    case 0x80000007:
-        clear(r);
-        r[EDX] = c->stable_tsc ? 1 << 8 : 0;
-        break;
-    case 0x80000008:
-        leaf_ext8(r);
-        break;
-    case 0x80000021:
-        leaf_ext21(r);
-        break;
-    default:
-        clear(r);
-    }
+    (void)cpu, (void)subleaf, (void)r;
 }
+
+/* The vendor is the host's, so that a kernel applies the quirks of the CPU its code runs on. */
+static void leaf_0(struct rc_cpu *cpu, uint32_t subleaf, uint32_t r[4])
+{
+    (void)cpu, (void)subleaf;
+    r[EAX] = min32(r[EAX], 7);
+}
+
+enum { FAMILY_MODEL_STEPPING = 0x0fff3fff };
+
+static void leaf_1(struct rc_cpu *cpu, uint32_t subleaf, uint32_t r[4])
+{
+    enum { ONE_LOGICAL_CPU = 1 << 16 };
+    (void)subleaf;
+    r[EAX] &= FAMILY_MODEL_STEPPING;
+    r[EBX] = ONE_LOGICAL_CPU | (cpu->config.feature_edx & RC_F1_EDX_CLFLUSH ? r[EBX] & 0xff00 : 0);
+    r[ECX] = cpu->config.feature_ecx;
+    r[EDX] = cpu->config.feature_edx;
+}
+
+/* Cache parameters, of a processor of one core. */
+static void leaf_4(struct rc_cpu *cpu, uint32_t subleaf, uint32_t r[4])
+{
+    (void)cpu, (void)subleaf;
+    if (r[EAX] & 0x1f)
+        r[EAX] &= 0x3fff;
+}
+
+static void leaf_7(struct rc_cpu *cpu, uint32_t subleaf, uint32_t r[4])
+{
+    r[EBX] = subleaf ? 0 : cpu->config.feature7_ebx;
+    r[EDX] = subleaf ? 0 : cpu->config.feature7_edx;
+}
+
+/* Twelve characters in EBX, ECX, EDX; a kernel that does not know them assumes nothing. */
+static void leaf_hypervisor(struct rc_cpu *cpu, uint32_t subleaf, uint32_t r[4])
+{
+    static const char signature[] = "RingletVMM32";
+    (void)cpu, (void)subleaf;
+    r[EAX] = 0x40000000; /* no further leaf */
+    r[EBX] = rc_load32(signature);
+    r[ECX] = rc_load32(signature + 4);
+    r[EDX] = rc_load32(signature + 8);
+}
+
+static void leaf_ext0(struct rc_cpu *cpu, uint32_t subleaf, uint32_t r[4])
+{
+    (void)subleaf;
+    r[EAX] = min32(r[EAX], rc_vendor_is_amd(cpu) ? 0x80000021 : 0x80000008);
+}
+
+static void leaf_ext1(struct rc_cpu *cpu, uint32_t subleaf, uint32_t r[4])
+{
+    /* AMD repeats most of leaf 1's EDX here and its kernels look there; bit 11 is SYSCALL in this place. */
+    const uint32_t repeated = 0x0183f3ff;
+    const bool amd = rc_vendor_is_amd(cpu);
+    (void)subleaf;
+    r[EAX] = amd ? r[EAX] & FAMILY_MODEL_STEPPING : 0;
+    r[EBX] = 0;
+    r[ECX] = cpu->config.ext_ecx;
+    r[EDX] = cpu->config.ext_edx | (amd ? cpu->config.feature_edx & repeated : 0);
+}
+
+static void leaf_ext7(struct rc_cpu *cpu, uint32_t subleaf, uint32_t r[4])
+{
+    (void)subleaf;
+    r[EDX] = cpu->config.stable_tsc ? 1 << 8 : 0;
+}
+
+static void leaf_ext8(struct rc_cpu *cpu, uint32_t subleaf, uint32_t r[4])
+{
+    (void)cpu, (void)subleaf;
+    r[EAX] = 32 << 8 | 36; /* linear and physical address width: shadowpt's walker has 36 */
+}
+
+/* AMD: LFENCE serializes (2) as DE_CFG says; speculative return stack overflow absent (29). */
+static void leaf_ext21(struct rc_cpu *cpu, uint32_t subleaf, uint32_t r[4])
+{
+    (void)subleaf;
+    r[EAX] = rc_vendor_is_amd(cpu) ? 1u << 2 | 1u << 29 : 0;
+}
+
+static const struct leaf {
+    uint32_t leaf;
+    unsigned host_subleaves; /* 0: the host is not asked */
+    leaf_model model;
+} leaf_table[] = {
+    {0, 1, leaf_0},
+    {1, 1, leaf_1},
+    {2, 1, leaf_as_is}, /* caches and TLBs */
+    {4, 8, leaf_4},
+    {7, 0, leaf_7},
+    {0x40000000, 0, leaf_hypervisor},
+    {0x80000000, 1, leaf_ext0},
+    {0x80000001, 1, leaf_ext1},
+    {0x80000002, 1, leaf_as_is}, /* brand string */
+    {0x80000003, 1, leaf_as_is},
+    {0x80000004, 1, leaf_as_is},
+    {0x80000005, 1, leaf_as_is}, /* AMD's caches */
+    {0x80000006, 1, leaf_as_is},
+    {0x80000007, 0, leaf_ext7},
+    {0x80000008, 0, leaf_ext8},
+    {0x80000021, 0, leaf_ext21},
+};
 
 enum rc_result rc_cpuid(struct rc_cpu *cpu)
 {
     const uint32_t leaf = cpu->gpr[RC_EAX], subleaf = cpu->gpr[RC_ECX];
-    uint32_t r[4];
+    uint32_t r[4] = {0, 0, 0, 0};
 
-    host_leaf(leaf, subleaf, r);
-    model_leaf(&cpu->config, leaf, subleaf, r);
+    for (unsigned i = 0; i < sizeof leaf_table / sizeof *leaf_table; i++) {
+        const struct leaf *l = &leaf_table[i];
+        if (l->leaf != leaf)
+            continue;
+        if (l->host_subleaves == 1)
+            remembered_leaf(cpu, leaf, 0, r);
+        else if (subleaf < l->host_subleaves)
+            remembered_leaf(cpu, leaf, subleaf, r);
+        l->model(cpu, subleaf, r);
+    }
     cpu->gpr[RC_EAX] = r[EAX];
     cpu->gpr[RC_EBX] = r[EBX];
     cpu->gpr[RC_ECX] = r[ECX];

@@ -51,7 +51,7 @@ static enum rc_result get_constant(struct rc_cpu *cpu, const struct msr *m, uint
 
 static enum rc_result get_amd_constant(struct rc_cpu *cpu, const struct msr *m, uint32_t n, uint64_t *value)
 {
-    return rc_vendor_is_amd() ? get_constant(cpu, m, n, value) : raise_gp(cpu);
+    return rc_vendor_is_amd(cpu) ? get_constant(cpu, m, n, value) : raise_gp(cpu);
 }
 
 static enum rc_result set_ignored(struct rc_cpu *cpu, const struct msr *m, uint32_t n, uint64_t value)
@@ -62,7 +62,7 @@ static enum rc_result set_ignored(struct rc_cpu *cpu, const struct msr *m, uint3
 
 static enum rc_result set_amd_ignored(struct rc_cpu *cpu, const struct msr *m, uint32_t n, uint64_t value)
 {
-    return rc_vendor_is_amd() ? set_ignored(cpu, m, n, value) : raise_gp(cpu);
+    return rc_vendor_is_amd(cpu) ? set_ignored(cpu, m, n, value) : raise_gp(cpu);
 }
 
 /* Registers that may be written with what they hold and nothing else. */

@@ -249,7 +249,7 @@ void rc_paging_changed(struct rc_cpu *cpu, const uint64_t pdpte[4]);
 /* Load CR3: with PAE paging the PDPTEs too, #GP(0) when they are bad. */
 enum rc_result rc_cr3_load(struct rc_cpu *cpu, uint32_t value);
 uint64_t rc_tsc(struct rc_cpu *cpu);
-bool rc_vendor_is_amd(void);
+bool rc_vendor_is_amd(struct rc_cpu *cpu);
 /* MTRRs and PAT: power-on, and as firmware leaves them. */
 void rc_msr_reset(struct rc_cpu *cpu);
 void rc_msr_firmware(struct rc_cpu *cpu);

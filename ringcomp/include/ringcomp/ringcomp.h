@@ -136,6 +136,13 @@ struct rc_config {                     /* what CPUID shows; --cpu masks */
     uint32_t feature7_ebx, feature7_edx; /* leaf 7 subleaf 0 */
 };
 
+/* A CPUID leaf of the host's as it was found. Executing CPUID costs microseconds in a virtual machine, and every
+ * program a guest starts does it dozens of times. */
+struct rc_host_leaf {
+    uint32_t leaf, subleaf, value[4]; /* EAX EBX ECX EDX */
+};
+#define RC_HOST_LEAVES 24
+
 /* Time and machine, wired by monitor. */
 struct rc_ops {
     void *ctx;
@@ -172,6 +179,8 @@ struct rc_cpu {
     uint64_t exceptions[32], interrupts, irets, software_ints, task_switches; /* counters */
     FILE *trace;                                   /* --trace=exception: a line per delivery; NULL off */
     uint8_t shutdown;                              /* triple fault happened: 1 */
+    uint8_t host_leaf_count;
+    struct rc_host_leaf host_leaf[RC_HOST_LEAVES]; /* filled as the guest asks */
     uint8_t fpu[512] __attribute__((aligned(16))); /* FXSAVE64 image when not in the hardware */
 };
 
