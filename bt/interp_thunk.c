@@ -212,11 +212,13 @@ bool bt_thunk_run(struct bt_interp *in, unsigned slot, void *mem)
     r->code = in->fpu.arena.rx + slot * BT_THUNK_BYTES;
     r->rflags = (cpu->eflags & RC_ARITH) | 0x202;
     r->faulted = 0;
+    uint32_t mask = bt_load(cpu->fpu + BT_FX_MXCSR_MASK, 4); /* the model's, not the host's */
     for (unsigned n = 0; n < 8; n++)
         r->gpr[n] = cpu->gpr[n];
     in->fpu.active = true;
     bt_thunk_call(r);
     in->fpu.active = false;
+    bt_store(cpu->fpu + BT_FX_MXCSR_MASK, 4, mask);
     return !r->faulted;
 }
 
