@@ -42,6 +42,7 @@ struct mnemonic_row {
 static const struct mnemonic_row mnemonic_table[] = {
     {ZYDIS_MNEMONIC_SYSCALL, false, 0}, /* EFER.SCE is never set */
     {ZYDIS_MNEMONIC_SYSRET, false, 0},
+    {ZYDIS_MNEMONIC_RSM, false, 0}, /* #UD outside system management mode, which there is none of */
     {ZYDIS_MNEMONIC_FXSAVE, true, BT_CLASS_X87}, /* #NM by TS and EM, never #UD by OSFXSR (vol. 2) */
     {ZYDIS_MNEMONIC_FXRSTOR, true, BT_CLASS_X87},
     {ZYDIS_MNEMONIC_FISTTP, true, BT_CLASS_X87},

@@ -141,7 +141,7 @@ static uint32_t rnd_value(void)
     case 0:
         return v;
     case 1:
-        return (uint32_t) - (int32_t)v;
+        return 0u - v;
     case 2:
         return v + rnd_below(16);
     default:
