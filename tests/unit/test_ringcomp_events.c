@@ -19,7 +19,9 @@ static void irq_in_the_same_ring(void **state)
     idt(r, IRQ, KCODE, 0x12345678, INT32);
     rc_set_eflags(&r->cpu, RC_IF | RC_CF | RC_TF | RC_NT | RC_RF | RC_AC);
     r->cpu.halted = 1;
+    r->cpu.irq_shadow = 1;
     rc_deliver_irq(&r->cpu, IRQ);
+    assert_int_equal(r->cpu.irq_shadow, 0);
     check_stack(r, 0x8ff4, (uint32_t[]){0x7000, KCODE, 0x00054303}, 3);
     assert_int_equal(r->cpu.eip, 0x12345678);
     assert_int_equal(rc_eflags(&r->cpu), RC_CF | RC_AC | 2);
@@ -128,6 +130,32 @@ static void a_16_bit_inner_stack_wraps(void **state)
     assert_int_equal(get32(r, 0x10004), UDATA);
     assert_int_equal(get32(r, 0x10000), USTACK);
     assert_int_equal(get32(r, 0x1fff4), 0x7000);
+}
+
+static void a_wrapping_frame_is_probed_whole(void **state)
+{
+    struct rig *r = *state;
+    go_paged(r, 0x1f000);
+    gdt(r, SLOT, 0x10000, 0xffff, 0x93, G0);
+    put32(r, TSS + 4, 8);
+    put32(r, TSS + 8, SLOT);
+    put32(r, 0x10000, 0x5a5a5a5a);
+    go_user(r);
+    idt(r, 0x80, KCODE, 0x4000, INT32 | DPL3);
+    remember(r);
+    check_fault(r, rc_software_int(&r->cpu, 0x80, true, 0x7002), RC_PFAULT, SPT_WRITE);
+    assert_int_equal(r->cpu.fault.cr2, 0x1fff4);
+    assert_int_equal(get32(r, 0x10000), 0x5a5a5a5a); /* no half frame */
+}
+
+static void the_last_byte_of_a_segment_is_a_handler(void **state)
+{
+    struct rig *r = *state;
+    gdt(r, SLOT, 0, 0x4000, 0x9a, D32);
+    idt(r, IRQ, SLOT, 0x4000, INT32);
+    rc_deliver_irq(&r->cpu, IRQ);
+    assert_int_equal(r->cpu.eip, 0x4000);
+    assert_int_equal(access_byte(r, SLOT), 0x9b);
 }
 
 static void a_frame_across_two_pages(void **state)
@@ -515,7 +543,8 @@ static void real_mode_vectors(void **state)
     put16(r, 4 * IRQ, 0x1234);
     put16(r, 4 * IRQ + 2, 0x0700);
     r->cpu.gpr[RC_ESP] = 0x8000;
-    rc_set_eflags(&r->cpu, RC_IF | RC_CF);
+    rc_set_eflags(&r->cpu, RC_IF | RC_CF | RC_AC | RC_RF);
+    r->cpu.idtr.limit = 4 * IRQ + 3; /* just enough */
     rc_deliver_irq(&r->cpu, IRQ);
     assert_int_equal(r->cpu.gpr[RC_ESP], 0x7ffa);
     assert_int_equal(get16(r, 0x7ffa), 0xfff0);
@@ -541,6 +570,8 @@ int main(void)
         rig_test(debug_exceptions),
         rig_test(a_16_bit_gate),
         rig_test(a_16_bit_inner_stack_wraps),
+        rig_test(a_wrapping_frame_is_probed_whole),
+        rig_test(the_last_byte_of_a_segment_is_a_handler),
         rig_test(a_frame_across_two_pages),
         rig_test(conforming_handler_stays_in_ring_3),
         rig_test(int_n_from_user_mode),

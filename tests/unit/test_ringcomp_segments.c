@@ -239,6 +239,41 @@ static void a_push_to_a_missing_page(void **state)
     assert_int_equal(rc_check_rmw(&r->cpu, RC_DS, 0xc000, 4), RC_OK);
 }
 
+static void stores_to_a_read_only_page(void **state)
+{
+    struct rig *r = *state;
+    uint32_t value = 1;
+    go_paged(r, 0);
+    put32(r, PT + 4 * 0xb, 0xb000 | 5);
+    spt_invlpg(r->spt, 0xb000);
+    assert_int_equal(rc_read(&r->cpu, RC_DS, 0xb000, &value, 4), RC_OK); /* now it can be read at once */
+    assert_int_equal(value, 0);
+    value = 1;
+    remember(r);
+    check_fault(r, rc_write(&r->cpu, RC_DS, 0xb000, &value, 4), RC_PFAULT, SPT_WRITE | SPT_PRESENT);
+    check_fault(r, rc_check_rmw(&r->cpu, RC_DS, 0xb000, 4), RC_PFAULT, SPT_WRITE | SPT_PRESENT);
+    assert_int_equal(get32(r, 0xb000), 0);
+    assert_int_equal(get32(r, PT + 4 * 0xb) & 0x60, 0x20); /* A, not D */
+}
+
+static void copies_of_every_size(void **state)
+{
+    struct rig *r = *state;
+    uint8_t out[512], in[512];
+    for (unsigned i = 0; i < sizeof out; i++)
+        out[i] = (uint8_t)(i * 7 + 1);
+    for (unsigned len = 1; len <= 16; len++) {
+        memset(in, 0, sizeof in);
+        assert_int_equal(rc_write(&r->cpu, RC_DS, 0xbff9, out, len), RC_OK); /* also across pages */
+        assert_int_equal(rc_read(&r->cpu, RC_DS, 0xbff9, in, len), RC_OK);
+        assert_memory_equal(in, out, len);
+        assert_memory_equal(r->ram.base + 0xbff9, out, len);
+    }
+    assert_int_equal(rc_write(&r->cpu, RC_DS, 0xc100, out, 512), RC_OK);
+    assert_int_equal(rc_read(&r->cpu, RC_DS, 0xc100, in, 512), RC_OK);
+    assert_memory_equal(in, out, 512);
+}
+
 static void fetches(void **state)
 {
     struct rig *r = *state;
@@ -325,6 +360,25 @@ static void probes(void **state)
     }
 }
 
+static void probes_at_the_end_of_a_table(void **state)
+{
+    struct rig *r = *state;
+    bool zf;
+    gdt(r, SLOT, 0, FLAT_LIMIT, 0x92, G32);
+    r->cpu.gdtr.limit = SLOT + 7;
+    assert_int_equal(rc_verr(&r->cpu, SLOT, true, &zf), RC_OK);
+    assert_true(zf);
+    r->cpu.gdtr.limit = SLOT + 6;
+    assert_int_equal(rc_verr(&r->cpu, SLOT, true, &zf), RC_OK);
+    assert_false(zf);
+    assert_int_equal(rc_lldt(&r->cpu, LDT_SEL), RC_OK);
+    put_desc(r, LDT + 0x18, 0, FLAT_LIMIT, 0x92, G32);
+    assert_int_equal(rc_verr(&r->cpu, 0x1c, true, &zf), RC_OK); /* limit 0x1f: the last entry */
+    assert_true(zf);
+    assert_int_equal(rc_verr(&r->cpu, 0x24, true, &zf), RC_OK);
+    assert_false(zf);
+}
+
 static void probes_do_not_exist_outside_protected_mode(void **state)
 {
     struct rig *r = *state;
@@ -394,8 +448,11 @@ int main(void)
         rig_test(limits),
         rig_test(pushes_and_pops),
         rig_test(a_push_to_a_missing_page),
+        rig_test(stores_to_a_read_only_page),
+        rig_test(copies_of_every_size),
         rig_test(fetches),
         rig_test(probes),
+        rig_test(probes_at_the_end_of_a_table),
         rig_test(probes_do_not_exist_outside_protected_mode),
         rig_test(lldt),
         rig_test(ltr),

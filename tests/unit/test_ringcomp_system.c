@@ -1,6 +1,8 @@
 /* Flags, control and debug registers, MSRs, CPUID, port permissions, rc_mode and the sensitive table. */
 #include "test_ringcomp_rig.h"
 
+#include <cpuid.h>
+
 /* ---- Power-on (table 10-1) ---- */
 
 static void power_on(void **state)
@@ -14,8 +16,10 @@ static void power_on(void **state)
     assert_int_equal(r->cpu.seg[RC_CS].selector, 0xf000);
     assert_int_equal(r->cpu.seg[RC_CS].base, 0xffff0000);
     assert_int_equal(r->cpu.seg[RC_DS].base, 0);
-    for (unsigned seg = RC_ES; seg < RC_SEG_COUNT; seg++)
+    for (unsigned seg = RC_ES; seg < RC_SEG_COUNT; seg++) {
         assert_int_equal(r->cpu.seg[seg].limit, 0xffff);
+        assert_int_equal(r->cpu.seg[seg].attr, seg == RC_TR ? 0x8b : seg == RC_LDTR ? 0x82 : 0x93);
+    }
     assert_int_equal(r->cpu.gdtr.limit, 0xffff);
     assert_int_equal(r->cpu.idtr.base, 0);
     assert_int_equal(r->cpu.dr[6], 0xffff0ff0);
@@ -155,12 +159,15 @@ static void privileged(void **state)
 static void cr0(void **state)
 {
     struct rig *r = *state;
+    uint32_t value;
     remember(r);
     check_fault(r, rc_mov_to_cr(&r->cpu, 0, RC_CR0_PG), RC_GP, 0);             /* PG without PE */
     check_fault(r, rc_mov_to_cr(&r->cpu, 0, RC_CR0_PE | RC_CR0_NW), RC_GP, 0); /* NW without CD */
     check_plain_fault(r, rc_mov_to_cr(&r->cpu, 1, 0), RC_UD);
     check_plain_fault(r, rc_mov_to_cr(&r->cpu, 5, 0), RC_UD);
     check_plain_fault(r, rc_mov_to_cr(&r->cpu, 8, 0), RC_UD);
+    check_plain_fault(r, rc_mov_from_cr(&r->cpu, 1, &value), RC_UD);
+    check_plain_fault(r, rc_mov_from_cr(&r->cpu, 8, &value), RC_UD);
     assert_int_equal(rc_mov_to_cr(&r->cpu, 0, 0x0ff5ffef & ~(uint32_t)RC_CR0_EM), RC_OK);
     assert_int_equal(r->cpu.cr0, 0x0005003b); /* reserved bits are dropped, ET is 1 */
     assert_int_equal(rc_clts(&r->cpu), RC_OK);
@@ -356,6 +363,30 @@ static void msrs_that_are_not_there(void **state)
     assert_int_equal(wrmsr(r, 0x49, 1), RC_OK);
     assert_int_equal(rdmsr(r, 0x8b, &value), RC_OK);
     assert_true(value == 0);
+    assert_int_equal(wrmsr(r, 0x1d9, 0), RC_OK); /* DEBUGCTL: exists, but nothing can be turned on */
+    assert_int_equal(wrmsr(r, 0x1d9, 2), RC_FAULT);
+    assert_int_equal(rdmsr(r, 0x1d9, &value), RC_OK);
+    assert_true(value == 0);
+}
+
+static void mtrrs_at_power_on_and_after_firmware(void **state)
+{
+    static const uint32_t fixed[] = {0x250, 0x258, 0x268, 0x269, 0x26a, 0x26b, 0x26c, 0x26d, 0x26e, 0x26f};
+    struct rig *r = *state;
+    uint64_t value;
+    for (unsigned i = 0; i < sizeof fixed / sizeof *fixed; i++) { /* the rig called rc_cpu_flat */
+        assert_int_equal(rdmsr(r, fixed[i], &value), RC_OK);
+        assert_true(value == UINT64_C(0x0606060606060606));
+    }
+    assert_int_equal(rdmsr(r, 0x259, &value), RC_OK); /* A0000-BFFFF */
+    assert_true(value == 0);
+    assert_int_equal(rdmsr(r, 0x2ff, &value), RC_OK);
+    assert_true(value == 0xc06);
+    rc_cpu_reset(&r->cpu);
+    assert_int_equal(rdmsr(r, 0x2ff, &value), RC_OK);
+    assert_true(value == 0);
+    assert_int_equal(rdmsr(r, 0x26f, &value), RC_OK);
+    assert_true(value == 0);
 }
 
 static void msrs_follow_cpuid(void **state)
@@ -460,6 +491,30 @@ static void cpuid_names_itself(void **state)
     cpuid(r, 0, 0, v);
     assert_true(v[0] >= 1 && v[0] <= 7);
     assert_int_not_equal(v[1], 0);
+}
+
+/* Leaves that pass through, in an order that a wrong memory of them would mix up. */
+static void cpuid_passes_names_and_caches_through(void **state)
+{
+    static const uint32_t leaves[] = {0x80000004, 2,          0x80000002, 0x80000006,
+                                      0x80000003, 0x80000005, 2,          0x80000004};
+    struct rig *r = *state;
+    uint32_t v[4], host[4];
+    for (unsigned i = 0; i < sizeof leaves / sizeof *leaves; i++) {
+        memset(host, 0, sizeof host);
+        __get_cpuid(leaves[i], &host[0], &host[1], &host[2], &host[3]);
+        cpuid(r, leaves[i], i * 3, v); /* the subleaf does not matter to these */
+        assert_memory_equal(v, host, sizeof v);
+    }
+    memset(host, 0, sizeof host);
+    for (uint32_t subleaf = 0; subleaf < 10; subleaf++) {
+        cpuid(r, 4, subleaf, v);
+        if (subleaf < 8 && __get_cpuid_count(4, subleaf, &host[0], &host[1], &host[2], &host[3])) {
+            assert_int_equal(v[0] & 0x3fff, host[0] & 0x3fff);
+            assert_int_equal(v[1], host[1]);
+        }
+        assert_int_equal(v[0] & 0xffffc000, 0); /* one core, no sharing */
+    }
 }
 
 static void cpuid_masks(void **state)
@@ -656,11 +711,13 @@ int main(void)
         rig_test(debug_registers),
         rig_test(msrs),
         rig_test(msrs_that_are_not_there),
+        rig_test(mtrrs_at_power_on_and_after_firmware),
         rig_test(msrs_follow_cpuid),
         rig_test(nxe_reaches_the_walker),
         rig_test(time_stamps),
         rig_test(cpuid_offers_nothing_it_cannot_keep),
         rig_test(cpuid_names_itself),
+        rig_test(cpuid_passes_names_and_caches_through),
         rig_test(cpuid_masks),
         rig_test(port_permissions),
         rig_test(fpu_availability),
