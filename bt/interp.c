@@ -38,7 +38,7 @@ void bt_interp_destroy(struct bt_interp *in)
 
 /* ---- The decode cache ---- */
 
-/*T:360 The decode cache
+/*T:370 The decode cache
  *
  * Decoding costs a hundred times what executing costs, so decoded instructions are kept, keyed by *physical*
  * address: a CR3 write forgets where pages are, not what is in them. shadowpt is asked to watch every page

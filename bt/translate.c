@@ -59,7 +59,7 @@ static bool emit_push(struct tx *t, enum tx_kind kind)
     return true;
 }
 
-/*T:520 Ring aliasing
+/*T:555 Ring aliasing
  *
  * A guest that reads CS in its kernel must see ring 0, whatever ring the host runs it in. Selectors are read
 from the

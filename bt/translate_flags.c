@@ -18,7 +18,7 @@ static void store_byte(struct emit *e, uint32_t off, uint8_t value) /* mov byte 
     e8(e, value);
 }
 
-/*T:510 The virtual interrupt flag
+/*T:552 The virtual interrupt flag
  *
  * CLI is one store. STI is a store if no interrupt is waiting; the instruction after it must complete before
 one is
