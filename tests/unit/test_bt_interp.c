@@ -831,6 +831,57 @@ static void test_fpu_operands(void **state)
     assert_int_equal(rig_get32(r, NOT_PRESENT - 4), 0x12ff56ff);
 }
 
+/* A guest that executes garbage with garbage in its registers, in all modes a step can be in: whatever
+ * happens is an exception, and the interpreter stays whole. */
+static void hostile_state(struct rig *r, uint64_t *x)
+{
+    static const struct fault_case kernel = {"", 0, 0, 0}, user = {"", 0, 0, USER};
+    fault_state(r, *x & 1 ? &user : &kernel);
+    for (unsigned k = 0; k < 8; k++) {
+        *x ^= *x << 13, *x ^= *x >> 7, *x ^= *x << 17;
+        if (k != ESP)
+            r->cpu.gpr[k] = *x >> 60 < 10 ? (uint32_t)(*x >> 8) & 0x7fffff : (uint32_t)(*x >> 8);
+    }
+    r->cpu.gpr[ESP] = *x & 0x100 ? STACK_TOP : r->cpu.gpr[ESP] + (uint32_t)(*x >> 40);
+    r->cpu.eflags |= (*x >> 20) & (ALL | RC_DF | RC_NT | (*x >> 56 == 0 ? RC_TF | RC_AC | RC_RF : 0));
+    if (*x >> 58 == 1) {
+        r->cpu.dr[7] = (uint32_t)(*x >> 3) & 0xffff00ff;
+        r->cpu.dr[1] = DATA;
+    }
+    if ((*x >> 50 & 15) == 3)
+        rc_load_seg(&r->cpu, RC_SS, SEL_DATA16);
+    r->cpu.eip = CODE;
+}
+
+static void test_hostile(void **state)
+{
+    struct rig *r = *state;
+    uint64_t x = 0x9e3779b97f4a7c15;
+    unsigned retired = 0, faults = 0;
+    rig_enter(r);
+    for (unsigned n = 0; n < 60000; n++) {
+        uint8_t b[15];
+        hostile_state(r, &x);
+        for (unsigned k = 0; k < sizeof b; k++) {
+            x ^= x << 13, x ^= x >> 7, x ^= x << 17;
+            b[k] = (uint8_t)(x >> 24);
+        }
+        if (n & 1)
+            b[0] = 0x0f;
+        if (n % 5 == 0)
+            b[0] = (uint8_t)(0xd8 | (b[0] & 7));
+        rig_put(r, CODE, b, sizeof b);
+        r->cpu.request = 1; /* a REP of 2^32 iterations must not take them all */
+        enum bt_step s = bt_interp_step(r->in);
+        r->cpu.request = 0;
+        if (s == BT_STEP_UNSUPPORTED)
+            fail_msg("unsupported: %02x %02x %02x %02x", b[0], b[1], b[2], b[3]);
+        retired += s == BT_STEP_OK;
+        faults += s == BT_STEP_FAULT;
+    }
+    assert_true(retired > 10000 && faults > 10000);
+}
+
 int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, rig_setup, rig_teardown)
@@ -860,6 +911,7 @@ int main(void)
         T(test_simd_exception),
         T(test_fxsave),
         T(test_fpu_operands),
+        T(test_hostile),
     };
     return cmocka_run_group_tests_name("bt_interp", tests, NULL, NULL);
 }

@@ -550,6 +550,29 @@ static void test_frames(void **state)
     }
 }
 
+/* Every addressing form of both sizes through LEA, which touches no memory. */
+static void test_addressing(void **state)
+{
+    (void)state;
+    rig_enter(oracle.r);
+    for (unsigned n = 0; n < 20000; n++) {
+        uint8_t modrm = (uint8_t)(n % 0xc0);
+        struct bt_decoder d;
+        struct bt_insn i;
+        random_state();
+        oracle.r->cpu.gpr[RC_ESP] = rnd_value();
+        if (n & 1)
+            CODE(0x67);
+        if (rnd_below(4) == 0)
+            CODE(0x66);
+        CODE(0x8d, modrm, (uint8_t)rnd(), (uint8_t)rnd(), (uint8_t)rnd(), (uint8_t)rnd(), (uint8_t)rnd());
+        bt_decoder_init(&d);
+        assert_int_equal(bt_decode(&d, true, oracle.code, oracle.len, &i), BT_DECODE_OK);
+        oracle.len = i.length;
+        assert_true(run_case(0));
+    }
+}
+
 /* ---- x87, MMX, SSE: every encoding the decoder accepts ---- */
 static void random_fpu(void)
 {
@@ -665,8 +688,8 @@ static void test_sse(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_integer), cmocka_unit_test(test_strings), cmocka_unit_test(test_frames),
-        cmocka_unit_test(test_x87),     cmocka_unit_test(test_sse),
+        cmocka_unit_test(test_integer),    cmocka_unit_test(test_strings), cmocka_unit_test(test_frames),
+        cmocka_unit_test(test_addressing), cmocka_unit_test(test_x87),     cmocka_unit_test(test_sse),
     };
     const char *seed = getenv("SEED");
     oracle.rng =
