@@ -132,7 +132,7 @@ static void guest_line(const struct dump *d, const struct bt_map *row, char *tex
     if (len > shown)
         strcat(hex, "+");
     snprintf(text, size, "%08x %-*s %.30s %s", eip, 2 * GUEST_BYTES + 1, hex, insn,
-             form_word(bt_form_get(d->v, gpa)));
+             form_word((enum bt_form)row->form));
 }
 
 static uint32_t first_stub(const struct dump *d)

@@ -166,10 +166,18 @@ static bool is_flow(enum tx_kind k)
     return k >= TX_JCC && k <= TX_LOOP;
 }
 
+/* A page can be executed by the kernel and by user code. What the kernel's use taught does not apply to the
+ * user's: user code may never select a window. */
+static enum bt_form site_form(const struct tx *t)
+{
+    enum bt_form form = bt_form_get(t->v, t->gpa);
+    return form == BT_FORM_DUAL && (t->mode & RC_MODE_USER) ? BT_FORM_WINDOW : form;
+}
+
 static void emit_insn(struct tx *t)
 {
     uint32_t start = t->e.at;
-    t->form = bt_form_get(t->v, t->gpa);
+    t->form = site_form(t);
     enum tx_kind kind = t->form == BT_FORM_INTERP && t->insn.is_mem ? TX_INTERP : tx_classify(t);
     if (t->form == BT_FORM_INTERP)
         kind = is_flow(kind) || kind == TX_INTERP || kind == TX_END ? TX_END : TX_INTERP;
@@ -227,7 +235,7 @@ static void add_row(struct tx *t)
     struct bt_vcpu *v = t->v;
     v->map[v->map_count++] = (struct bt_map){.host_off = (uint16_t)(t->e.at - t->blk->host),
                                              .guest_off = (uint16_t)(t->eip - t->blk->eip),
-                                             .form = (uint8_t)bt_form_get(v, t->gpa)};
+                                             .form = (uint8_t)site_form(t)};
 }
 
 static void emit_block(struct tx *t)

@@ -198,9 +198,17 @@ static bool block_trap(struct trap *p)
     struct bt_vcpu *v = p->v;
     find_insn(p);
     switch (p->t->vector) {
-    case 0:
+    case 19: /* SDM vol. 3 2.5: without OSXMMEXCPT an unmasked SIMD exception is #UD */
+        rc_raise(&v->cpu, v->cpu.cr4 & RC_CR4_OSXMMEXCPT ? RC_XM : RC_UD);
+        leave_faulting(p);
+        return true;
     case 16:
-    case 19:
+        if (!(v->cpu.cr0 & RC_CR0_NE)) { /* reported outside the CPU: the interpreter knows how */
+            guilty(p, BT_FORM_INTERP);
+            return true;
+        }
+        /* fall through */
+    case 0:
     case 6:
         rc_raise(&v->cpu, p->t->vector);
         leave_faulting(p);

@@ -5,8 +5,11 @@
 
 #define SEG(n, s)                                                                                            \
     {                                                                                                        \
-        n ".base/limit/selector/attr", offsetof(struct rc_cpu, seg[s]), offsetof(struct rc_seg, soft)        \
+        n ".base/limit/selector/attr", offsetof(struct rc_cpu, seg[s]), SEG_BYTES                            \
     }
+#define SEG_BYTES                                                                                            \
+    (offsetof(struct rc_seg, attr) + sizeof(uint16_t)) /* what follows is derived, or padding                \
+                                                        */
 #define F(f)                                                                                                 \
     {                                                                                                        \
 #f, offsetof(struct rc_cpu, f), sizeof(((struct rc_cpu *)0)->f)                                      \
