@@ -1,15 +1,21 @@
 /*
- * Arithmetic by the real instruction. What a flag is that the manual calls undefined, only the CPU knows, and
- * translated code runs on it: so the interpreter borrows the instruction itself and the two agree to the bit.
- *
- * The six arithmetic flags travel through AX: AH as SAHF/LAHF know them, AL = OF. PUSHF/POPF would cost 50
- * cycles and the red zone.
+ * Arithmetic by the real instruction.
  */
 #ifndef BT_INTERP_FLAGS_H
 #define BT_INTERP_FLAGS_H
 
 #include "interp_impl.h"
 
+/*T:380 Borrowed flags
+ *
+ * What AF is after SHL, or SF after IMUL, the manual calls undefined; only the CPU knows, and translated code
+ * runs on it. An interpreter that computes flags by formula would disagree with the translator in a thousand
+ * harmless places, and lock step could no longer tell them from the harmful one. So each ALU operation here
+ * *is* the instruction, in a few bytes of inline assembly, and the two agree to the bit.
+ *
+ * The six arithmetic flags travel through AX: AH as SAHF and LAHF know them, AL = OF. PUSHF and POPF would
+ * cost 50 cycles and the red zone.
+ :*/
 #define BT_FLAGS_IN  "addb $0x7f, %%al\n\tsahf\n\t" /* OF = 1 + 127 overflows; SAHF leaves OF alone */
 #define BT_FLAGS_OUT "\n\tlahf\n\tseto %%al\n\t"
 enum { BT_LAHF_FLAGS = RC_CF | RC_PF | RC_AF | RC_ZF | RC_SF };

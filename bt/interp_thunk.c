@@ -1,9 +1,5 @@
 /*
- * Thunks: x87, MMX and SSE instructions are executed by themselves. Each is re-encoded for 64-bit mode into a
- * slot of a small W^X arena and called with the guest's FPU image and registers in place.
- *
- * The encoding keeps mandatory prefix, opcode, ModRM and immediate. Its memory operand becomes [r8], a local
- * buffer; ESP as a register operand becomes r12, since rsp is ours.
+ * Thunks: making, finding and running them.
  */
 #define _GNU_SOURCE /* REG_RIP */
 #include <cpuid.h>
@@ -11,6 +7,14 @@
 #include <ucontext.h>
 #include "interp_thunk.h"
 
+/*T:385 Borrowing the FPU
+ *
+ * Nobody should write an x87 twice. An x87, MMX or SSE instruction is executed by itself: re-encoded for
+ * 64-bit mode into a slot of a small W^X arena and called with the guest's FPU image and registers in place.
+ * The encoding keeps mandatory prefix, opcode, ModRM and immediate; the memory operand becomes [r8], a local
+ * buffer at the guest address' offset in 16 bytes, so that a misaligned MOVAPS faults here as it would there;
+ * ESP as a register operand becomes r12, since rsp is ours. The thunk's trap is the guest's exception.
+ :*/
 /* regs->... by offset of struct bt_thunk_regs. A trap inside the thunk continues at bt_thunk_fault, with the
  * return address of the call still on the stack. */
 __asm__(".text\n"

@@ -239,7 +239,7 @@ static inline enum bt_step rig_step(struct rig *r, const char *hex)
 }
 
 /* The exception just delivered: EIP is at its handler. */
-static int rig_vector(const struct rig *r)
+static inline int rig_vector(const struct rig *r)
 {
     return r->cpu.eip >= HANDLERS && r->cpu.eip < HANDLERS + 16 * 256 ? (int)(r->cpu.eip - HANDLERS) / 16
                                                                       : -1;
@@ -255,6 +255,60 @@ static inline int rig_teardown(void **state)
 {
     rig_destroy(*state);
     return 0;
+}
+
+/* ---- Paging and rings ---- */
+enum { EAX, ECX, EDX, EBX, ESP, EBP, ESI, EDI, NONE };
+enum { NOT_PRESENT = 0x400000 }; /* with paging on, 4 MiB from here are absent */
+enum { USER = 1, WATCH_EDI = 2 };
+
+static inline void rig_paging_on(struct rig *r)
+{
+    for (uint32_t n = 0; n < 1024; n++)
+        rig_put32(r, 0x5000 + 4 * n, n < 8 && n != NOT_PRESENT >> 22 ? n << 22 | 0xe7 : 0);
+    rc_mov_to_cr(&r->cpu, 4, r->cpu.cr4 | RC_CR4_PSE);
+    rc_mov_to_cr(&r->cpu, 3, 0x5000);
+    rc_mov_to_cr(&r->cpu, 0, r->cpu.cr0 | RC_CR0_PG);
+}
+
+static inline void rig_user_mode(struct rig *r)
+{
+    static const unsigned data[] = {RC_DS, RC_ES, RC_SS};
+    struct rc_cpu *cpu = &r->cpu;
+    /* IRET to ring 3, as a kernel does it */
+    uint32_t frame[5] = {CODE, SEL_UCODE, 2, STACK_TOP, SEL_UDATA};
+    rig_put(r, STACK_TOP - 64, frame, sizeof frame);
+    cpu->gpr[ESP] = STACK_TOP - 64;
+    assert_int_equal(rig_step(r, "cf"), BT_STEP_OK);
+    assert_int_equal(cpu->cpl, 3);
+    for (unsigned n = 0; n < 2; n++)
+        assert_int_equal(rc_load_seg(cpu, data[n], SEL_UDATA), RC_OK);
+}
+
+/* EAX = 0, EBX = NOT_PRESENT, ESI two bytes before it, EDX = 5, ECX = 100h, paging on, EIP at CODE + 40h */
+static inline void rig_paged(struct rig *r, unsigned mode)
+{
+    static const uint32_t bounds[2] = {0, 4};
+    rig_reset(r);
+    rig_paging_on(r);
+    rig_put(r, DATA, bounds, 8);
+    if (mode & USER)
+        rig_user_mode(r);
+    memset(r->cpu.gpr, 0, 16);
+    r->cpu.gpr[EBX] = NOT_PRESENT;
+    r->cpu.gpr[ESI] = NOT_PRESENT - 2;
+    r->cpu.gpr[EDX] = 5;
+    r->cpu.gpr[ECX] = 0x100;
+    r->cpu.gpr[ESP] = STACK_TOP - 16;
+    r->cpu.gpr[EBP] = 0xbbbb;
+    r->cpu.gpr[EDI] = DATA;
+    if ((mode & WATCH_EDI) && !(mode & USER))
+        r->cpu.gpr[EAX] = 0x5ff;
+    if (mode & USER) { /* vector 80 for the kernel only */
+        uint32_t gate[2] = {SEL_CODE << 16 | 0x8800, 0x8e00};
+        rig_put(r, IDT + 8 * 0x80, gate, 8);
+    }
+    r->cpu.eip = CODE + 0x40; /* CODE itself may hold user_mode's IRET */
 }
 
 #endif
