@@ -351,6 +351,7 @@ static void run_block(struct bt_vcpu *v, uint32_t b, uint32_t mode)
 {
     struct rc_cpu *cpu = &v->cpu;
     enter_fn enter = (enter_fn)(uintptr_t)(v->arena.rx + v->stubs.enter);
+    cpu->eflags &= ~(uint32_t)RC_RF; /* holds for one instruction, and breakpoints are not translated's business */
     v->host_flags = (cpu->eflags & (RC_ARITH | RC_DF)) | 0x202;
     v->irq_waiting = v->cfg.ops.intr(v->cfg.ops.ctx);
     v->run_block = b;
