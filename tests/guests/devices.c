@@ -72,35 +72,62 @@ static void acpi_tables(void)
     check(false, "an RSDP in E0000-FFFFF");
 }
 
-static void timers(void)
+/* A host that gives the CPU to somebody else for longer than the PIT takes to wrap round spoils one
+ * measurement, not many in a row. */
+enum { ATTEMPTS = 10 };
+
+static bool within(u32 got, u32 want, u32 percent)
 {
-    u32 a = tsc_per_pit(20000), b = tsc_per_pit(20000);
-    check(a / 5 * 4 < b && b / 5 * 4 < a, "TSC against PIT, twice the same");
-    u32 port = find_pm_timer();
-    check(port != 0, "the FADT names a PM timer");
+    return got > want / 100 * (100 - percent) && got < want / 100 * (100 + percent);
+}
+
+static bool tsc_is_steady(void)
+{
+    return within(tsc_per_pit(20000), tsc_per_pit(20000), 20);
+}
+
+static bool pm_timer_agrees(u32 port)
+{
     outb(0x43, 0x34);
     outb(0x40, 0);
     outb(0x40, 0);
-    u32 last = pit_count(), passed = 0, pm = inl(port), pm_passed;
+    u32 last = pit_count(), passed = 0, pm = inl(port);
     while (passed < 24000) { /* 20 ms */
         u32 now = pit_count();
         passed += (last - now) & 0xffff;
         last = now;
     }
-    pm_passed = (inl(port) - pm) & 0xffffff;
-    check(pm_passed > passed * 3 * 9 / 10 && pm_passed < passed * 3 * 11 / 10,
-          "PM timer against PIT: 3 to 1");
-    /* Channel 2, as Linux calibrates with it: gate on, mode 0, wait for OUT in port 61h. */
+    return within((inl(port) - pm) & 0xffffff, passed * 3, 10);
+}
+
+/* Channel 2, as Linux calibrates with it: gate on, mode 0, wait for OUT in port 61h. */
+static bool channel_2_counts(void)
+{
+    u32 want = tsc_per_pit(20000) * 120;
     u64 start = rdtsc();
     outb(0x61, (inb(0x61) & ~2) | 1);
     outb(0x43, 0xb0);
     outb(0x42, 12000 & 0xff);
     outb(0x42, 12000 >> 8);
-    check(!(inb(0x61) & 0x20), "PIT channel 2: OUT is low while counting");
+    bool low = !(inb(0x61) & 0x20);
     while (!(inb(0x61) & 0x20))
         ;
-    u32 took = (u32)(rdtsc() - start), want = a * 120;
-    check(took > want / 10 * 9 && took / 2 < want, "PIT channel 2 counts 10 ms");
+    return low && within((u32)(rdtsc() - start), want, 20);
+}
+
+static void timers(void)
+{
+    u32 port = find_pm_timer();
+    bool steady = false, agrees = false, counts = false;
+    for (u32 i = 0; i < ATTEMPTS && !steady; i++)
+        steady = tsc_is_steady();
+    for (u32 i = 0; i < ATTEMPTS && port && !agrees; i++)
+        agrees = pm_timer_agrees(port);
+    for (u32 i = 0; i < ATTEMPTS && !counts; i++)
+        counts = channel_2_counts();
+    check(steady, "TSC against PIT, twice the same");
+    check(agrees, "PM timer against PIT: 3 to 1");
+    check(counts, "PIT channel 2 counts 10 ms");
 }
 
 /* ---- RTC ---- */
@@ -115,15 +142,9 @@ static bool bcd(u8 v, u8 low, u8 high)
     return (v & 15) < 10 && (v >> 4) < 10 && v >= low && v <= high;
 }
 
-static void rtc(void)
+/* PIT ticks during 16 periodic interrupts of 1024 Hz on IRQ 8. */
+static u32 rtc_periods(void)
 {
-    for (u32 i = 0; i < 1000000 && (cmos(10) & 0x80); i++)
-        ;
-    check(!(cmos(11) & 4), "RTC: BCD mode");
-    check(bcd(cmos(0), 0, 0x59) && bcd(cmos(2), 0, 0x59) && bcd(cmos(4), 0, 0x23), "RTC: a time of day");
-    check(bcd(cmos(7), 1, 0x31) && bcd(cmos(8), 1, 0x12) && bcd(cmos(9), 0x24, 0x99), "RTC: a date");
-    check(cmos(13) & 0x80, "RTC: valid RAM and time");
-    /* Periodic interrupt, 1024 Hz, on IRQ 8. */
     outb(0x70, 10);
     outb(0x71, 0x26);
     outb(0x70, 11);
@@ -146,7 +167,21 @@ static void rtc(void)
     outb(0x70, 11);
     outb(0x71, 0x02);
     pic_mask(0xffff);
-    check(passed > 12000 && passed < 100000, "RTC: 16 periodic interrupts in about 16 ms");
+    return passed;
+}
+
+static void rtc(void)
+{
+    for (u32 i = 0; i < 1000000 && (cmos(10) & 0x80); i++)
+        ;
+    check(!(cmos(11) & 4), "RTC: BCD mode");
+    check(bcd(cmos(0), 0, 0x59) && bcd(cmos(2), 0, 0x59) && bcd(cmos(4), 0, 0x23), "RTC: a time of day");
+    check(bcd(cmos(7), 1, 0x31) && bcd(cmos(8), 1, 0x12) && bcd(cmos(9), 0x24, 0x99), "RTC: a date");
+    check(cmos(13) & 0x80, "RTC: valid RAM and time");
+    bool periods = false;
+    for (u32 i = 0; i < ATTEMPTS && !periods; i++)
+        periods = within(rtc_periods(), 18600, 30);
+    check(periods, "RTC: 16 periodic interrupts in 16 ms");
 }
 
 /* ---- COM1: what goes out comes in with MCR's loop bit ---- */

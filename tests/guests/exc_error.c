@@ -38,8 +38,7 @@ static void data_loads(void)
         {"readable code", SEL_CODE0, NO_TRAP, 0},
     };
     for (unsigned i = 0; i < sizeof rows / sizeof *rows; i++) {
-        TRY(FAULTING("movl %0, %%ds", : : "r"(rows[i].selector)));
-        __asm__ volatile("movl %0, %%ds" : : "r"(SEL_DATA0));
+        TRY(FAULTING("movl %0, %%ds; movl %1, %%ds", : : "r"(rows[i].selector), "r"(SEL_DATA0)));
         if (rows[i].vector == NO_TRAP)
             check_eq(trap.vector, NO_TRAP, "mov ds, %s is allowed", rows[i].what);
         else
