@@ -146,11 +146,14 @@ enum bt_step bt_h_int3(struct bt_interp *in, const struct bt_insn *i)
     return software_int(in, RC_BP, false);
 }
 
-/* F1: a debug trap that DR6 says nothing of */
+/* F1: a debug trap that DR6 says nothing of. Unlike INT 1 it ignores the gate's DPL (vol. 2 INT n), so it is
+ * delivered as an exception behind the instruction. */
 enum bt_step bt_h_int1(struct bt_interp *in, const struct bt_insn *i)
 {
     (void)i;
-    return software_int(in, RC_DB, false);
+    in->cpu->fault = (struct rc_fault){.vector = RC_DB};
+    in->cpu->eip = in->next;
+    return BT_STEP_FAULT;
 }
 
 enum bt_step bt_h_into(struct bt_interp *in, const struct bt_insn *i)
