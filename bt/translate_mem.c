@@ -10,8 +10,8 @@
 static bool seg_flat(const struct tx *t, unsigned seg)
 {
     switch (seg) {
-    case RC_CS: /* the translator runs only with a flat CS; stores through it fault: interpreter */
-        return true;
+    case RC_CS: /* flat, but not writable, and rare: the interpreter checks */
+        return false;
     case RC_SS:
         return !(t->mode & RC_MODE_SS_ODD);
     case RC_DS:

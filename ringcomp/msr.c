@@ -226,6 +226,7 @@ static const struct msr msr_table[] = {
     /* AMD's, read by its kernels' start-up code without precautions */
     {0xc0010010, 0xc0010010, ALWAYS,                  get_amd_constant,  set_amd_ignored,   0, 0}, /* SYSCFG */
     {0xc0010015, 0xc0010015, ALWAYS,                  get_amd_constant,  set_amd_ignored,   0, HWCR_TSC_AT_P0},
+    {0xc001001f, 0xc001001f, ALWAYS,                  get_amd_constant,  set_amd_ignored,   0, 0}, /* NB_CFG */
     {0xc0011029, 0xc0011029, ALWAYS,                  get_amd_constant,  set_amd_ignored,   0, 2}, /* DE_CFG: LFENCE serializes */
 };
 /* clang-format on */
