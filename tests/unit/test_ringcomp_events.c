@@ -2,6 +2,8 @@
  * 6). */
 #include "test_ringcomp_rig.h"
 
+#include <stdlib.h>
+
 enum { INT32 = 0x8e, TRAP32 = 0x8f, INT16 = 0x86, DPL3 = 0x60, IRQ = 0x30 };
 
 static void check_stack(const struct rig *r, uint32_t esp, const uint32_t *words, unsigned count)
@@ -217,6 +219,9 @@ static void int_n_refused(void **state)
     r->cpu.idtr.limit = 0x80 * 8 + 6;
     remember(r);
     check_fault(r, rc_software_int(&r->cpu, 0x80, true, 0x7002), RC_GP, 0x80 * 8 + 2);
+    r->cpu.idtr.limit++;
+    idt(r, 0x80, KCODE, 0x4000, INT32 | DPL3);
+    assert_int_equal(rc_software_int(&r->cpu, 0x80, true, 0x7002), RC_OK);
 }
 
 struct target_case {
@@ -534,6 +539,26 @@ static void int_in_v86_is_iopl_sensitive(void **state)
     assert_int_equal(r->cpu.cpl, 0);
 }
 
+/* ---- --trace=exception ---- */
+
+static void a_line_per_delivery(void **state)
+{
+    struct rig *r = *state;
+    const struct spt_info info = {.gva = 0xcafe1000, .pfec = 5};
+    char *text = NULL;
+    size_t size;
+    r->cpu.trace = open_memstream(&text, &size);
+    rc_raise_pf(&r->cpu, &info);
+    rc_deliver_fault(&r->cpu);
+    rc_deliver_irq(&r->cpu, RC_PFAULT); /* an interrupt of the same number has neither error code nor CR2 */
+    fclose(r->cpu.trace);
+    const char *second = strchr(text, '\n');
+    assert_non_null(second);
+    assert_non_null(strstr(text, "event 0e error 00000005 cr2 cafe1000 at 0008:00007000"));
+    assert_non_null(strstr(second, "event 0e at 0008:0000e0e0"));
+    free(text);
+}
+
 /* ---- Real mode ---- */
 
 static void real_mode_vectors(void **state)
@@ -589,6 +614,7 @@ int main(void)
         rig_test(out_of_v86),
         rig_test(v86_enters_ring_0_only),
         rig_test(int_in_v86_is_iopl_sensitive),
+        rig_test(a_line_per_delivery),
         rig_test(real_mode_vectors),
     };
     return cmocka_run_group_tests_name("ringcomp events", tests, NULL, NULL);

@@ -295,6 +295,29 @@ static void fetches(void **state)
     assert_int_equal(r->cpu.fault.error, 0);
 }
 
+static void a_fetch_from_a_no_execute_page(void **state)
+{
+    struct rig *r = *state;
+    uint8_t buf[4];
+    put32(r, 0x83000, 0x84001); /* PDPT; one directory; one table: page 8 is NX */
+    put32(r, 0x84000, 0x85007);
+    for (unsigned i = 0; i < 512; i++)
+        put32(r, 0x85000 + 8 * i, i << 12 | 7);
+    put32(r, 0x85000 + 8 * 8 + 4, 0x80000000);
+    r->cpu.gpr[RC_ECX] = 0xc0000080;
+    r->cpu.gpr[RC_EAX] = 0x800;
+    r->cpu.gpr[RC_EDX] = 0;
+    assert_int_equal(rc_wrmsr(&r->cpu), RC_OK);
+    assert_int_equal(rc_mov_to_cr(&r->cpu, 4, RC_CR4_PAE), RC_OK);
+    assert_int_equal(rc_mov_to_cr(&r->cpu, 3, 0x83000), RC_OK);
+    assert_int_equal(rc_mov_to_cr(&r->cpu, 0, RC_CR0_PE | RC_CR0_PG), RC_OK);
+    assert_int_equal(rc_read(&r->cpu, RC_DS, 0x8000, buf, 4), RC_OK);
+    assert_int_equal(rc_fetch(&r->cpu, 0x7ffe, buf, 4), 2);
+    remember(r);
+    assert_int_equal(rc_fetch(&r->cpu, 0x8000, buf, 4), 0);
+    check_fault(r, RC_FAULT, RC_PFAULT, SPT_PRESENT | SPT_EXEC);
+}
+
 /* ---- LAR LSL VERR VERW ---- */
 
 struct probe_case {
@@ -451,6 +474,7 @@ int main(void)
         rig_test(stores_to_a_read_only_page),
         rig_test(copies_of_every_size),
         rig_test(fetches),
+        rig_test(a_fetch_from_a_no_execute_page),
         rig_test(probes),
         rig_test(probes_at_the_end_of_a_table),
         rig_test(probes_do_not_exist_outside_protected_mode),

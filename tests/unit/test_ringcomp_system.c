@@ -242,6 +242,12 @@ static void pdptes(void **state)
     put32(r, 0x83048, 0x84001);
     assert_int_equal(rc_mov_to_cr(&r->cpu, 4, RC_CR4_PAE | RC_CR4_PGE), RC_OK);
     assert_true(spt_paging(r->spt)->pdpte[1] == 0x84001);
+    /* So does MOV to CR0 that changes CD or NW, and none that changes TS. */
+    put32(r, 0x83048, 0x84003);
+    assert_int_equal(rc_mov_to_cr(&r->cpu, 0, on | RC_CR0_TS), RC_OK);
+    remember(r);
+    check_fault(r, rc_mov_to_cr(&r->cpu, 0, on | RC_CR0_CD), RC_GP, 0);
+    check_fault(r, rc_mov_to_cr(&r->cpu, 0, on | RC_CR0_CD | RC_CR0_NW), RC_GP, 0);
 }
 
 /* ---- Debug registers ---- */
@@ -554,6 +560,8 @@ static void port_permissions(void **state)
     check_fault(r, rc_check_io(&r->cpu, 0x3f8, 2), RC_GP, 0);
     check_fault(r, rc_check_io(&r->cpu, 0x3f7, 1), RC_GP, 0);
     check_fault(r, rc_check_io(&r->cpu, 0x400, 1), RC_GP, 0);
+    put8(r, TSS + 0x68 + 0x80, 0); /* even if the byte at the limit says yes: two bytes are read */
+    check_fault(r, rc_check_io(&r->cpu, 0x400, 1), RC_GP, 0);
     put8(r, TSS + 0x68 + 1, 0x7f); /* port F: a word would need port 10 of the next byte */
     assert_int_equal(rc_check_io(&r->cpu, 0xf, 1), RC_OK);
     check_fault(r, rc_check_io(&r->cpu, 0xf, 2), RC_GP, 0);
@@ -616,6 +624,8 @@ static void modes(void **state)
 {
     struct rig *r = *state;
     const unsigned kernel = RC_MODE_NO_SSE | RC_MODE_IOPL;
+    for (unsigned seg = RC_ES; seg <= RC_GS; seg++) /* rc_cpu_flat's */
+        assert_true(seg == RC_CS || r->cpu.seg[seg].soft == 0);
     assert_int_equal(rc_mode(&r->cpu), kernel);
     r->cpu.cr4 = RC_CR4_OSFXSR;
     assert_int_equal(rc_mode(&r->cpu), RC_MODE_IOPL);
