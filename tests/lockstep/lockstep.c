@@ -49,6 +49,14 @@ static bool fail(struct lock *l, const char *why)
     return false;
 }
 
+/* FOP, FIP and FDP: natively executed x87 instructions leave host addresses there, which are never shown to
+ * the guest; interpreted ones leave the guest's. Neither may reach memory through FXSAVE here. */
+static void forget_x87_pointers(struct lock_side *s)
+{
+    enum { FOP = 6, FPU_MXCSR = 24 };
+    memset(s->cpu->fpu + FOP, 0, FPU_MXCSR - FOP);
+}
+
 /* ---- the two sides of a step ---- */
 
 enum outcome { GO_ON, DIVERGED, HALTED, ENDED };
@@ -65,6 +73,7 @@ static enum bt_exit lead(struct lock *l, uint64_t *n)
         if (exit == BT_EXIT_EVENT)
             host_loop_run(vm_loop(l->t.vm));
     } while (exit == BT_EXIT_EVENT && !*n);
+    forget_x87_pointers(&l->t);
     h->count = *n;
     h->block = l->t.v->counts.entries != entries ? l->t.v->run_block : 0;
     l->steps++;
@@ -76,7 +85,8 @@ static bool follow(struct lock *l, uint64_t n)
 {
     uint64_t done = 0;
     while (done < n) {
-        enum bt_exit exit = run(l, &l->i, n - done, &done);
+        enum bt_exit exit = run(l, &l->i, 1, &done);
+        forget_x87_pointers(&l->i);
         if (exit == BT_EXIT_EVENT)
             host_loop_run(vm_loop(l->i.vm));
         else if (exit == BT_EXIT_UNSUPPORTED) {
