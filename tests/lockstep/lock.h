@@ -37,12 +37,14 @@ struct lock {
     uint64_t watch; /* page compared at each step */
     uint64_t ns_per_insn;
     uint64_t start_at;
+    bool tail; /* show the last steps at the end, too */
 };
 
 /* compare.c. False: they differ, and what differs has been printed. */
 bool lock_compare_cpu(struct lock *l);
 bool lock_compare_pages(struct lock *l, uint64_t gpa, uint64_t bytes);
 /* report.c: where both are, the last steps as guest code, the last block's translation. */
+void lock_history(struct lock *l);
 void lock_report(struct lock *l, const char *why);
 
 #endif

@@ -215,6 +215,8 @@ static int drive(struct lock *l, uint64_t limit)
         fail(l, "memory at the end");
         o = DIVERGED;
     }
+    if (l->tail && o != DIVERGED)
+        lock_history(l);
     progress(l, o == DIVERGED ? "diverged:" : "no divergence:");
     return o == DIVERGED;
 }
@@ -264,18 +266,27 @@ static int usage(void)
             "machine\n"
             "  --start-at N   compare from instruction N on           --watch GPA     compare this page at "
             "every step\n"
-            "  --ns N         guest nanoseconds per instruction (10)\n"
+            "  --ns N         guest nanoseconds per instruction (10)         --tail  show the last steps in "
+            "any case\n"
             "exit status: 0 no divergence, 1 divergence, 2 could not run\n");
     return 2;
 }
 
 static bool parse(struct lock *l, struct options *o, int argc, char **argv)
 {
-    static const struct option name[] = {
-        {"kernel", 1, NULL, 'k'},    {"initrd", 1, NULL, 'i'},  {"append", 1, NULL, 'a'},
-        {"multiboot", 1, NULL, 'm'}, {"insns", 1, NULL, 'n'},   {"memory", 1, NULL, 'M'},
-        {"verify", 0, NULL, 'v'},    {"console", 1, NULL, 'c'}, {"start-at", 1, NULL, 's'},
-        {"watch", 1, NULL, 'w'},     {"ns", 1, NULL, 't'},      {0}};
+    static const struct option name[] = {{"kernel", 1, NULL, 'k'},
+                                         {"initrd", 1, NULL, 'i'},
+                                         {"append", 1, NULL, 'a'},
+                                         {"multiboot", 1, NULL, 'm'},
+                                         {"insns", 1, NULL, 'n'},
+                                         {"memory", 1, NULL, 'M'},
+                                         {"verify", 0, NULL, 'v'},
+                                         {"console", 1, NULL, 'c'},
+                                         {"start-at", 1, NULL, 's'},
+                                         {"watch", 1, NULL, 'w'},
+                                         {"ns", 1, NULL, 't'},
+                                         {"tail", 0, NULL, 'T'},
+                                         {0}};
     for (int c; (c = getopt_long(argc, argv, "", name, NULL)) != -1;) {
         switch (c) {
         case 'k':
@@ -308,6 +319,9 @@ static bool parse(struct lock *l, struct options *o, int argc, char **argv)
         case 'w':
             l->watch = number(optarg) & ~(uint64_t)(HOST_PAGE - 1);
             l->watch_set = true;
+            break;
+        case 'T':
+            l->tail = true;
             break;
         case 't':
             l->ns_per_insn = number(optarg);

@@ -49,14 +49,10 @@ static void print_guest_code(struct lock *l, uint32_t eip, uint64_t count)
     }
 }
 
-void lock_report(struct lock *l, const char *why)
+void lock_history(struct lock *l)
 {
     const struct lock_step *last = &l->history[(l->steps - 1) % LOCK_HISTORY];
     uint64_t from = l->steps > REPORT_STEPS ? l->steps - REPORT_STEPS : 0;
-    printf("DIVERGENCE after %llu instructions (step %llu): %s\n", (unsigned long long)l->insns,
-           (unsigned long long)l->steps, why);
-    print_cpu("translated ", &l->t);
-    print_cpu("interpreted", &l->i);
     printf("the last steps, oldest first (guest code as memory is now; a step may begin with a fault or "
            "interrupt):\n");
     for (uint64_t s = from; s < l->steps; s++) {
@@ -68,5 +64,14 @@ void lock_report(struct lock *l, const char *why)
     }
     if (l->steps && last->block && last->block < l->t.v->block_count)
         bt_dump_block(l->t.v, &l->t.v->block[last->block], stdout);
+}
+
+void lock_report(struct lock *l, const char *why)
+{
+    printf("DIVERGENCE after %llu instructions (step %llu): %s\n", (unsigned long long)l->insns,
+           (unsigned long long)l->steps, why);
+    print_cpu("translated ", &l->t);
+    print_cpu("interpreted", &l->i);
+    lock_history(l);
     fflush(stdout);
 }
