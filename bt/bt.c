@@ -20,7 +20,7 @@ static void on_fetch_gone(void *ctx, unsigned space, uint32_t gva, uint32_t page
     (void)gva;
     (void)pages;
     if (v->interp)
-        bt_interp_flush(v->interp);
+        bt_interp_fetch_gone(v->interp);
     bt_jtab_flush(v, space);
     if (space == SPT_KERNEL_SPACE)
         bt_cache_unlink_cross(v);
@@ -252,6 +252,17 @@ static struct bt_jtab *jtab_for(struct bt_vcpu *v, uint32_t mode)
     return t;
 }
 
+/* Time from now on belongs to bucket. The way from one block to the next counts as the first one's. */
+static void account(struct bt_vcpu *v, uint64_t *bucket)
+{
+    if (v->bucket == bucket)
+        return;
+    uint64_t now = __rdtsc();
+    *v->bucket += now - v->tsc_last;
+    v->tsc_last = now;
+    v->bucket = bucket;
+}
+
 /* Block at CS:EIP, 0 when its first instruction is for the interpreter (which also raises any fetch fault).
  */
 static uint32_t lookup(struct bt_vcpu *v, uint32_t mode, unsigned *space)
@@ -274,6 +285,7 @@ static uint32_t lookup(struct bt_vcpu *v, uint32_t mode, unsigned *space)
     if (b)
         return b;
     bt_fpu_park(v);
+    account(v, &v->counts.ns_monitor);
     b = bt_translate(v, v->cpu.eip, gpa, *space, mode);
     if (b && v->cfg.verify && !bt_verify_block(v, &v->block[b])) {
         bt_dump_block(v, &v->block[b], stderr);
@@ -283,13 +295,6 @@ static uint32_t lookup(struct bt_vcpu *v, uint32_t mode, unsigned *space)
     if (b && v->trace & BT_TRACE_BLOCK)
         bt_dump_block(v, &v->block[b], v->trace_out);
     return b;
-}
-
-static void account(struct bt_vcpu *v, uint64_t *bucket)
-{
-    uint64_t now = __rdtsc();
-    *bucket += now - v->tsc_last;
-    v->tsc_last = now;
 }
 
 /* May translated code of `space` at this privilege be entered by jump table? Not supervisor code in user
@@ -351,14 +356,13 @@ static void run_block(struct bt_vcpu *v, uint32_t b, uint32_t mode)
 {
     struct rc_cpu *cpu = &v->cpu;
     enter_fn enter = (enter_fn)(uintptr_t)(v->arena.rx + v->stubs.enter);
-    cpu->eflags &= ~(uint32_t)RC_RF; /* holds for one instruction, and breakpoints are not translated's business */
+    cpu->eflags &=
+        ~(uint32_t)RC_RF; /* holds for one instruction, and breakpoints are not translated's business */
     v->host_flags = (cpu->eflags & (RC_ARITH | RC_DF)) | 0x202;
-    v->irq_waiting = v->cfg.ops.intr(v->cfg.ops.ctx);
     v->run_block = b;
     v->counts.entries++;
-    account(v, &v->counts.ns_monitor);
-    enter(v, (uint64_t)(v->arena.rx + v->block[b].main));
     account(v, mode & RC_MODE_USER ? &v->counts.ns_user : &v->counts.ns_kernel);
+    enter(v, (uint64_t)(v->arena.rx + v->block[b].main));
     cpu->eflags =
         (cpu->eflags & ~(uint32_t)(RC_ARITH | RC_DF)) | ((uint32_t)v->host_flags & (RC_ARITH | RC_DF));
     if (cpu->irq_shadow && cpu->eip != v->shadow_eip)
@@ -368,15 +372,16 @@ static void run_block(struct bt_vcpu *v, uint32_t b, uint32_t mode)
 
 static void after_block(struct bt_vcpu *v)
 {
+    if (v->drop_block) {
+        bt_cache_drop(v, v->drop_block);
+        v->drop_block = 0;
+        v->counts.retranslated++;
+    }
     switch (v->leave_reason) {
     case BT_LEAVE_FAULT:
         if (v->cpu.trace)
             bt_fpu_park(v);
         rc_deliver_fault(&v->cpu);
-        break;
-    case BT_LEAVE_RESITE:
-        bt_cache_drop(v, v->leave_block);
-        v->counts.retranslated++;
         break;
     default:
         break;
@@ -433,6 +438,7 @@ enum bt_exit bt_run(struct bt_vcpu *v, uint64_t limit, uint64_t *retired)
     set_unchained(v, limit != UINT64_MAX);
     v->leave_reason = BT_LEAVE_EVENT;
     v->tsc_last = __rdtsc();
+    v->bucket = &v->counts.ns_monitor;
     while (done < limit) {
         if (v->stop) {
             v->stop = false;
@@ -443,7 +449,8 @@ enum bt_exit bt_run(struct bt_vcpu *v, uint64_t limit, uint64_t *retired)
             exit = BT_EXIT_SHUTDOWN;
             break;
         }
-        if (cpu->iflag && !cpu->irq_shadow && v->cfg.ops.intr(v->cfg.ops.ctx)) {
+        v->irq_waiting = v->cfg.ops.intr(v->cfg.ops.ctx);
+        if (v->irq_waiting && cpu->iflag && !cpu->irq_shadow) {
             bt_fpu_park(v);
             rc_deliver_irq(cpu, v->cfg.ops.intack(v->cfg.ops.ctx));
             v->leave_reason = BT_LEAVE_EVENT;
@@ -467,7 +474,7 @@ enum bt_exit bt_run(struct bt_vcpu *v, uint64_t limit, uint64_t *retired)
             break;
     }
     bt_fpu_park(v);
-    account(v, &v->counts.ns_monitor);
+    account(v, &v->outside);
     if (retired)
         *retired += done;
     return exit;

@@ -333,3 +333,57 @@ unsigned bt_form_strike(struct bt_vcpu *v, uint64_t gpa)
     struct bt_form_entry *f = form_make(v, gpa);
     return f->strikes < 255 ? ++f->strikes : 255;
 }
+
+uint32_t bt_form_row(const struct bt_vcpu *v, uint64_t gpa)
+{
+    const struct bt_form_entry *f = form_slot(v, gpa);
+    return f->key ? (uint32_t)(f - v->forms) + 1 : 0;
+}
+
+/*T:420 Soft sites
+ *
+ * A page in a window costs a signal and an mmap, some 8 microseconds, and must be used thousands of times to
+be worth
+ * it. A process that lives two milliseconds, or one that walks through fresh memory, never earns that back.
+So a site
+ * whose faults each served one page is given the soft form: a callout that goes through the software TLB, a
+hundredth
+ * of the cost, with guest page faults found without a signal. It is the ski-rental problem, solved as usual:
+rent until
+ * the rents would have bought the skis. A soft site that keeps touching pages it has seen is given back to
+windows,
+ * and must fault twice as often before it is soft again.
+:*/
+bool bt_form_fault(struct bt_vcpu *v, uint64_t gpa, enum bt_form now)
+{
+    struct bt_form_entry *f = form_make(v, gpa);
+    if (f->form >= BT_FORM_SOFT)
+        return true;
+    if (++f->faults < 4u << f->reverts)
+        return false;
+    f->back = (uint8_t)now;
+    f->form = BT_FORM_SOFT;
+    f->faults = f->idle = 0;
+    return true;
+}
+
+/* A soft site was executed on this page (page number, tagged with the space) and `more` pages behind it.
+ * True: back to windows. */
+bool bt_form_soft_used(struct bt_vcpu *v, uint32_t row, uint32_t page, uint32_t more)
+{
+    struct bt_form_entry *f = &v->forms[row - 1];
+    uint32_t *seen = &v->soft_seen[(page ^ page >> 8) & 255];
+    if (*seen != page) {
+        *seen = page;
+        f->idle = f->idle > 16 ? (uint16_t)(f->idle - 16) : 0;
+        return false;
+    }
+    uint32_t idle = f->idle + 1u + (more < 64 ? more : 64);
+    f->idle = (uint16_t)idle;
+    if (idle < 64)
+        return false;
+    f->form = f->back;
+    f->reverts += f->reverts < 8;
+    f->faults = 0;
+    return true;
+}

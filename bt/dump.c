@@ -49,7 +49,7 @@ static void mode_words(uint32_t mode, char *text, size_t size)
 static const char *form_word(enum bt_form form)
 {
     static const char *const word[] = {
-        [BT_FORM_WINDOW] = "", [BT_FORM_DUAL] = "dual", [BT_FORM_INTERP] = "interp"};
+        [BT_FORM_WINDOW] = "", [BT_FORM_DUAL] = "dual", [BT_FORM_SOFT] = "soft", [BT_FORM_INTERP] = "interp"};
     return form < sizeof word / sizeof *word ? word[form] : "?";
 }
 

@@ -23,6 +23,7 @@ enum bt_form {
     BT_FORM_WINDOW, /* gs: + addr32, the window of the current privilege */
     BT_FORM_DUAL, /* supervisor code that touches user pages: the window is selected by the address' top byte
                    */
+    BT_FORM_SOFT, /* callout for the time being: the site keeps touching pages that no window shows yet */
     BT_FORM_INTERP, /* callout: devices, page-table stores, whatever windows cannot do */
 };
 
@@ -49,6 +50,7 @@ struct bt_site { /* a callout's instruction */
     uint32_t eip;
     uint32_t block; /* owner */
     uint8_t index;  /* in the block */
+    uint32_t soft;  /* SOFT: its row in v->forms + 1 */
 };
 
 struct bt_link {    /* a direct branch at the end of a block, patched when the target is known */
@@ -136,8 +138,13 @@ struct bt_vcpu {
     struct bt_form_entry {
         uint64_t key; /* gpa + 1; 0: empty */
         uint8_t form;
-        uint8_t strikes;
+        uint8_t back;    /* SOFT: the form to go back to */
+        uint8_t strikes; /* stores that hit translated code */
+        uint8_t reverts; /* how often SOFT was taken back: the next time comes later */
+        uint16_t faults; /* window faults that one page would have served */
+        uint16_t idle;   /* SOFT: executions a window would have served for nothing */
     } * forms;
+    uint32_t soft_seen[256]; /* pages SOFT sites touched lately, by hash */
     uint32_t forms_mask, forms_used;
 
     struct bt_jtab jtabs[SPT_MAX_SPACES]; /* [0]: kernel */
@@ -155,11 +162,12 @@ struct bt_vcpu {
     bool user_view[256]; /* DUAL sites look for this 16 MiB in the user window */
     uint32_t run_block;  /* block entered last */
     uint32_t leave_block, leave_index;
+    uint32_t drop_block; /* to be dropped once translated code has been left; 0: none */
     char reason[512];
     unsigned trace;
     FILE *trace_out;
     struct bt_counts counts;
-    uint64_t tsc_last;
+    uint64_t tsc_last, *bucket, outside; /* time split: since when, whose, and the caller's */
 };
 
 _Static_assert(offsetof(struct bt_vcpu, cpu) == 0, "r15 addresses rc_cpu directly");
@@ -198,6 +206,9 @@ void bt_hstack_reset(struct bt_vcpu *v);
 enum bt_form bt_form_get(const struct bt_vcpu *v, uint64_t gpa);
 void bt_form_set(struct bt_vcpu *v, uint64_t gpa, enum bt_form form);
 unsigned bt_form_strike(struct bt_vcpu *v, uint64_t gpa);
+uint32_t bt_form_row(const struct bt_vcpu *v, uint64_t gpa); /* number + 1, 0: none */
+bool bt_form_fault(struct bt_vcpu *v, uint64_t gpa, enum bt_form now);
+bool bt_form_soft_used(struct bt_vcpu *v, uint32_t row, uint32_t page, uint32_t more);
 
 /* stubs.c */
 void bt_stubs_emit(struct bt_vcpu *v);

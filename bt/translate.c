@@ -10,6 +10,8 @@ void tx_callout(struct tx *t)
     struct bt_vcpu *v = t->v;
     uint32_t n = v->site_count++;
     v->site[n] = (struct bt_site){.insn = t->insn, .eip = t->eip, .block = t->b, .index = t->blk->count};
+    if (t->form == BT_FORM_SOFT)
+        v->site[n].soft = bt_form_row(v, t->gpa);
     t->blk->site_count++;
     e_mov_imm(&t->e, E_R8, n);
     e8(&t->e, 0xe8);
@@ -178,9 +180,9 @@ static void emit_insn(struct tx *t)
 {
     uint32_t start = t->e.at;
     t->form = site_form(t);
-    enum tx_kind kind = t->form == BT_FORM_INTERP && t->insn.is_mem ? TX_INTERP : tx_classify(t);
-    if (t->form == BT_FORM_INTERP)
-        kind = is_flow(kind) || kind == TX_INTERP || kind == TX_END ? TX_END : TX_INTERP;
+    enum tx_kind kind = tx_classify(t);
+    if (t->form >= BT_FORM_SOFT)
+        kind = is_flow(kind) || kind == TX_END ? TX_END : TX_INTERP;
     if (is_flow(kind)) {
         if (tx_flow_possible(t, kind))
             tx_flow(t, kind);

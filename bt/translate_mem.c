@@ -80,7 +80,7 @@ bool tx_emit_op(struct tx *t, const struct tx_op *op)
     enum { REG, FLAT, SOFT, DUAL } how = REG;
 
     if (i->is_mem) {
-        if (i->asz != 4 || t->form == BT_FORM_INTERP)
+        if (i->asz != 4 || t->form >= BT_FORM_SOFT)
             return false;
         if (seg_flat(t, i->seg))
             how = t->form == BT_FORM_DUAL ? DUAL : FLAT;
@@ -251,7 +251,7 @@ bool tx_string(struct tx *t)
     unsigned kind = i->opcode & 0xfe;
     bool si = kind == 0xa4 || kind == 0xa6 || kind == 0xac;
     bool di = kind != 0xac;
-    if (i->asz != 4 || t->form == BT_FORM_INTERP || (si && !seg_flat(t, i->seg)) ||
+    if (i->asz != 4 || t->form >= BT_FORM_SOFT || (si && !seg_flat(t, i->seg)) ||
         (di && (t->mode & RC_MODE_ES_ODD)))
         return false;
     if (t->form == BT_FORM_DUAL) {

@@ -84,7 +84,17 @@ static void guilty(struct trap *p, enum bt_form form)
 {
     if (bt_form_get(p->v, p->gpa) < form) /* another block of the same site may have told already */
         bt_form_set(p->v, p->gpa, form);
+    p->v->drop_block = p->b;
     capture(p, BT_LEAVE_RESITE);
+}
+
+/* The fault served one page only: should this site be soft? */
+static bool make_soft(struct trap *p)
+{
+    if (!bt_form_fault(p->v, p->gpa, p->form))
+        return false;
+    p->v->drop_block = p->b;
+    return true;
 }
 
 static void leave_faulting(struct trap *p)
@@ -152,12 +162,14 @@ static bool window_fault(struct trap *p)
     uint32_t gva = (uint32_t)addr;
     uint32_t access = (p->t->error & 2 ? SPT_WRITE : 0) | (v->cpu.cpl == 3 ? SPT_USER : 0);
     struct spt_info info;
+    uint64_t filled = spt_stats(v->spt)->pages_filled;
     switch (spt_fault(v->spt, user_view, gva, access, &info)) {
     case SPT_RETRY:
-        if (v->leave_pending)
+        if ((spt_stats(v->spt)->pages_filled - filled <= 2 && make_soft(p)) || v->leave_pending)
             capture(p, BT_LEAVE_EVENT);
         return true;
     case SPT_TRUE_FAULT:
+        make_soft(p);
         rc_raise_pf(&v->cpu, &info);
         leave_faulting(p);
         return true;
