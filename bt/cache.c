@@ -383,7 +383,8 @@ bool bt_form_soft_used(struct bt_vcpu *v, uint32_t row, uint32_t page, uint32_t 
     if (idle < 64)
         return false;
     f->form = f->back;
-    f->reverts += f->reverts < 8;
+    unsigned reverts = f->reverts + (more < 64 ? 1u : 3u); /* a long copy: sooner convinced */
+    f->reverts = reverts < 8 ? (uint8_t)reverts : 8;
     f->faults = 0;
     return true;
 }

@@ -44,6 +44,8 @@ struct lock {
 bool lock_compare_cpu(struct lock *l);
 bool lock_compare_pages(struct lock *l, uint64_t gpa, uint64_t bytes);
 /* report.c: where both are, the last steps as guest code, the last block's translation. */
+/* Guest bytes at a linear address, by the page tables as they are now; how many could be read. */
+unsigned lock_peek(struct lock_side *s, uint32_t lin, uint8_t *buf, unsigned want);
 void lock_history(struct lock *l);
 void lock_report(struct lock *l, const char *why);
 

@@ -65,16 +65,16 @@ enum outcome { GO_ON, DIVERGED, HALTED, ENDED };
 static enum bt_exit lead(struct lock *l, uint64_t *n)
 {
     struct lock_step *h = &l->history[l->steps % LOCK_HISTORY];
-    uint64_t entries = l->t.v->counts.entries;
+    uint64_t entries = l->t.v->counts.entries, before = *n;
     enum bt_exit exit;
-    *h = (struct lock_step){.insns = l->insns, .eip = l->t.cpu->eip};
+    *h = (struct lock_step){.insns = l->insns + before, .eip = l->t.cpu->eip};
     do {
         exit = run(l, &l->t, 1, n);
         if (exit == BT_EXIT_EVENT)
             host_loop_run(vm_loop(l->t.vm));
-    } while (exit == BT_EXIT_EVENT && !*n);
+    } while (exit == BT_EXIT_EVENT && *n == before);
     forget_x87_pointers(&l->t);
-    h->count = *n;
+    h->count = *n - before;
     h->block = l->t.v->counts.entries != entries ? l->t.v->run_block : 0;
     l->steps++;
     return exit;
@@ -158,10 +158,26 @@ static enum outcome halt(struct lock *l)
     return GO_ON;
 }
 
+/* The leader has been made to leave between two iterations of a REP instruction (its site is retranslated). The
+ * follower would have to stop there too; it is easier to let the leader finish. */
+static bool inside_rep(struct lock *l)
+{
+    uint8_t code[BT_MAX_INSN];
+    struct bt_insn insn;
+    unsigned reason = l->t.v->leave_reason;
+    if (reason != BT_LEAVE_EVENT && reason != BT_LEAVE_RESITE)
+        return false;
+    unsigned n = lock_peek(&l->t, l->t.cpu->seg[RC_CS].base + l->t.cpu->eip, code, sizeof code);
+    return bt_decode(&l->t.v->decoder, true, code, n, &insn) == BT_DECODE_OK && (insn.rep || insn.repne) &&
+           (insn.opcode & 0xf4) == 0xa4 && insn.map == ZYDIS_OPCODE_MAP_DEFAULT;
+}
+
 static enum outcome step(struct lock *l)
 {
     uint64_t n = 0;
     enum bt_exit exit = lead(l, &n);
+    while (exit == BT_EXIT_LIMIT && inside_rep(l))
+        exit = lead(l, &n);
     if (!follow(l, n))
         return DIVERGED;
     l->insns += n;

@@ -15,8 +15,7 @@ static void print_cpu(const char *who, const struct lock_side *s)
            c->gpr[RC_EDI]);
 }
 
-/* Guest bytes at a linear address, by the page tables as they are now. */
-static unsigned peek(struct lock_side *s, uint32_t lin, uint8_t *buf, unsigned want)
+unsigned lock_peek(struct lock_side *s, uint32_t lin, uint8_t *buf, unsigned want)
 {
     struct spt_walk w;
     unsigned n = 0;
@@ -38,7 +37,7 @@ static void print_guest_code(struct lock *l, uint32_t eip, uint64_t count)
         char text[128];
         ZydisDecodedInstruction z;
         ZydisDecodedOperand op[ZYDIS_MAX_OPERAND_COUNT];
-        unsigned n = peek(&l->t, l->t.cpu->seg[RC_CS].base + eip, code, sizeof code);
+        unsigned n = lock_peek(&l->t, l->t.cpu->seg[RC_CS].base + eip, code, sizeof code);
         if (!n || !ZYAN_SUCCESS(ZydisDecoderDecodeFull(&d, code, n, &z, op))) {
             printf("      %08x (unreadable)\n", eip);
             return;
