@@ -158,8 +158,8 @@ static enum outcome halt(struct lock *l)
     return GO_ON;
 }
 
-/* The leader has been made to leave between two iterations of a REP instruction (its site is retranslated). The
- * follower would have to stop there too; it is easier to let the leader finish. */
+/* The leader has been made to leave between two iterations of a REP instruction (its site is retranslated).
+ * The follower would have to stop there too; it is easier to let the leader finish. */
 static bool inside_rep(struct lock *l)
 {
     uint8_t code[BT_MAX_INSN];
@@ -169,7 +169,7 @@ static bool inside_rep(struct lock *l)
         return false;
     unsigned n = lock_peek(&l->t, l->t.cpu->seg[RC_CS].base + l->t.cpu->eip, code, sizeof code);
     return bt_decode(&l->t.v->decoder, true, code, n, &insn) == BT_DECODE_OK && (insn.rep || insn.repne) &&
-           (insn.opcode & 0xf4) == 0xa4 && insn.map == ZYDIS_OPCODE_MAP_DEFAULT;
+           insn.opcode >= 0xa4 && insn.opcode <= 0xaf && insn.map == ZYDIS_OPCODE_MAP_DEFAULT;
 }
 
 static enum outcome step(struct lock *l)
