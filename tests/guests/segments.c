@@ -47,7 +47,7 @@ static void bases(void)
     check_eq(v, 13, "gs: through EAX's own opcode");
     __asm__ volatile("movl $7777, %gs:0x38; addl $1, %gs:0x38; incl %gs:0x38");
     check_eq(words[14], 7779, "gs: read-modify-write");
-    __asm__ volatile("leal %%gs:0x40, %0" : "=r"(v));
+    __asm__ volatile(".byte 0x65; leal 0x40, %0" : "=r"(v));
     check_eq(v, 0x40, "lea ignores the base");
     __asm__ volatile("pushl %%gs:0x44; popl %%gs:0x48" : : : "memory");
     check_eq(words[18], 17, "gs: push and pop of memory");
