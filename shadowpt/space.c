@@ -12,7 +12,7 @@ static bool paging_mode_differs(const struct spt_paging *a, const struct spt_pag
 
 /* ---- Life ---- */
 
-static struct space *space_make(struct spt *s, unsigned number)
+static struct space *space_alloc(struct spt *s, unsigned number)
 {
     struct space *sp = calloc(1, sizeof(*sp));
     if (!sp)
@@ -28,6 +28,17 @@ static struct space *space_make(struct spt *s, unsigned number)
     sp->has_window = !s->cfg.no_windows;
     s->maps += sp->has_window ? 2 : 0;
     s->space[number] = sp;
+    return sp;
+}
+
+/* A MOV to CR3 gets here while the guest's x87 and XMM registers are in the CPU. This module does not use them,
+ * but libc's allocator does (calloc clears with vector stores). */
+static struct space *space_make(struct spt *s, unsigned number)
+{
+    uint8_t guest[512] __attribute__((aligned(16)));
+    __asm__ volatile("fxsave64 %0" : "=m"(guest));
+    struct space *sp = space_alloc(s, number);
+    __asm__ volatile("fxrstor64 %0" : : "m"(guest));
     return sp;
 }
 
