@@ -340,7 +340,7 @@ uint32_t bt_form_row(const struct bt_vcpu *v, uint64_t gpa)
     return f->key ? (uint32_t)(f - v->forms) + 1 : 0;
 }
 
-/*T:420 Soft sites
+/*T:445 Soft sites
  *
  * A page in a window costs a signal and an mmap, some 8 microseconds, and must be used thousands of times to
 be worth
@@ -367,15 +367,19 @@ bool bt_form_fault(struct bt_vcpu *v, uint64_t gpa, enum bt_form now)
     return true;
 }
 
-/* A soft site was executed on this page (page number, tagged with the space) and `more` pages behind it.
+/* A soft site was executed on this page (or pair of pages, any identification) and `more` pages behind it.
  * True: back to windows. */
 bool bt_form_soft_used(struct bt_vcpu *v, uint32_t row, uint32_t page, uint32_t more)
 {
     struct bt_form_entry *f = &v->forms[row - 1];
-    uint32_t *seen = &v->soft_seen[(page ^ page >> 8) & 255];
+    uint32_t *seen = &v->soft_seen[(page ^ page >> 8 ^ page >> 16) & 255];
     if (*seen != page) {
         *seen = page;
         f->idle = f->idle > 16 ? (uint16_t)(f->idle - 16) : 0;
+        if (++f->faults == 16) { /* soft is right here: earlier doubts fade */
+            f->faults = 0;
+            f->reverts -= f->reverts > 0;
+        }
         return false;
     }
     uint32_t idle = f->idle + 1u + (more < 64 ? more : 64);

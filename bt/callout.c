@@ -18,23 +18,43 @@ static bool is_string(const struct bt_insn *i)
            (i->opcode & 0xfe) != 0xa8;
 }
 
-/* Which page a soft site is about to touch: its memory operand, EDI or ESI, or the stack; and how many more.
- */
-static bool soft_used(struct bt_vcpu *v, const struct bt_site *site)
+/* Where a soft site is about to touch memory: its operand, EDI and ESI, or the stack; more: pages behind the
+ * first. */
+struct soft_use {
+    uint32_t gva, gva2, more;
+};
+
+static struct soft_use soft_use(const struct bt_vcpu *v, const struct bt_insn *i)
 {
-    const struct rc_cpu *cpu = &v->cpu;
-    const struct bt_insn *i = &site->insn;
-    uint32_t a, more = 0;
+    const uint32_t *r = v->cpu.gpr;
+    struct soft_use u = {0, 0, 0};
     if (i->is_mem)
-        a = (i->base == BT_NOREG ? 0 : cpu->gpr[i->base]) +
-            (i->index == BT_NOREG ? 0 : cpu->gpr[i->index] * i->scale) + (uint32_t)i->disp +
-            cpu->seg[i->seg].base;
+        u.gva = (i->base == BT_NOREG ? 0 : r[i->base]) + (i->index == BT_NOREG ? 0 : r[i->index] * i->scale) +
+                (uint32_t)i->disp + v->cpu.seg[i->seg].base;
     else if (is_string(i)) {
-        a = cpu->gpr[(i->opcode & 0xfe) == 0xac ? RC_ESI : RC_EDI];
-        more = i->rep || i->repne ? cpu->gpr[RC_ECX] / (HOST_PAGE / 4) : 0;
+        u.gva = r[RC_EDI];
+        u.gva2 = r[RC_ESI];
+        u.more = i->rep || i->repne ? r[RC_ECX] / (HOST_PAGE / 4) : 0;
     } else
-        a = cpu->gpr[RC_ESP] - 4;
-    return bt_form_soft_used(v, site->soft, a / HOST_PAGE | spt_user_space(v->spt) << 20, more);
+        u.gva = r[RC_ESP] - 4;
+    return u;
+}
+
+/* Pages are told apart by where they are in RAM: a kmap slot shows another one each time at the same address.
+ */
+static uint32_t soft_frame(struct bt_vcpu *v, uint32_t gva)
+{
+    const uint8_t *p = gva ? spt_ptr(v->spt, gva, 1, v->cpu.cpl == 3 ? SPT_USER : SPT_READ) : NULL;
+    return p ? (uint32_t)((p - v->cfg.ram->base) / HOST_PAGE) + 1 : 0;
+}
+
+static void soft_account(struct bt_vcpu *v, const struct bt_site *site, const struct soft_use *u)
+{
+    uint32_t frames = soft_frame(v, u->gva) ^ soft_frame(v, u->gva2) * 2654435761u;
+    if (!bt_form_soft_used(v, site->soft, frames, u->more))
+        return;
+    v->drop_block = site->block;
+    v->leave_pending = true;
 }
 
 /*T:350 Callouts
@@ -56,11 +76,12 @@ uint32_t bt_callout_insn(struct bt_vcpu *v, uint32_t n)
     v->counts.callouts++;
     if (site->insn.class != BT_CLASS_INT || cpu->trace)
         bt_fpu_park(v);
-    if (site->soft && soft_used(v, site)) {
-        v->drop_block = site->block;
-        v->leave_pending = true;
-    }
+    struct soft_use use = {0, 0, 0};
+    if (site->soft)
+        use = soft_use(v, &site->insn);
     enum bt_step step = bt_interp_insn(v->interp, &site->insn);
+    if (site->soft && step == BT_STEP_OK)
+        soft_account(v, site, &use);
     flags_out(v);
     v->leave_block = site->block;
     v->leave_index = site->index + (step == BT_STEP_OK || step == BT_STEP_HALT);

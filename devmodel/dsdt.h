@@ -1,4 +1,5 @@
-/* dsdt.asl compiled by `iasl -p dsdt dsdt.asl`, without the 36-byte table header, which acpi_tables.c writes. */
+/* dsdt.asl compiled by `iasl -p dsdt dsdt.asl`, without the 36-byte table header, which acpi_tables.c writes.
+ */
 #ifndef DEVMODEL_DSDT_H
 #define DEVMODEL_DSDT_H
 

@@ -26,7 +26,9 @@
 
 enum {
     PIT_HZ = 1193182,
-    SHORTEST_GAP = 24,     /* ticks: 20 us between two interrupts, whatever the guest programs */
+    SHORTEST_GAP = 24, /* ticks: 20 us between two interrupts, whatever the guest programs */
+    HANDLER_MAX =
+        PIT_HZ / 20,       /* ticks: 50 ms, longer than a host's scheduler keeps us waiting in a handler */
     OWED_MAX = PIT_HZ / 4, /* ticks' worth of edges that may be caught up */
     REFRESH_TICKS = 18,    /* counter 1's period as every PC BIOS programs it: 15 us */
 };
@@ -119,9 +121,11 @@ void i8254_irq0_changed(struct i8254 *p, enum i8259_change what)
         p->edges_at_mask = edges;
         return;
     }
-    /* Ticks that came while the guest did not want any are gone, as they would be on hardware. Masking
-     * for less than a period is what an interrupt handler does and loses nothing. */
-    if (what == I8259_UNMASKED && edges > p->edges_at_mask + 1 && edges > p->delivered + 1)
+    /* Ticks that came while the guest did not want any are gone, as they would be on hardware. But Linux
+     * masks the line in every interrupt handler, and a host that takes the CPU away just then would bend the
+     * guest's time: a mask that was short loses nothing. */
+    if (what == I8259_UNMASKED && (edges - p->edges_at_mask) * c->period > HANDLER_MAX &&
+        edges > p->edges_at_mask + 1 && edges > p->delivered + 1)
         pit_give_up(p, edges - 1 - (p->delivered > p->edges_at_mask ? p->delivered : p->edges_at_mask));
     pit_schedule(p, now);
 }

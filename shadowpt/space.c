@@ -31,8 +31,8 @@ static struct space *space_alloc(struct spt *s, unsigned number)
     return sp;
 }
 
-/* A MOV to CR3 gets here while the guest's x87 and XMM registers are in the CPU. This module does not use them,
- * but libc's allocator does (calloc clears with vector stores). */
+/* A MOV to CR3 gets here while the guest's x87 and XMM registers are in the CPU. This module does not use
+ * them, but libc's allocator does (calloc clears with vector stores). */
 static struct space *space_make(struct spt *s, unsigned number)
 {
     uint8_t guest[512] __attribute__((aligned(16)));

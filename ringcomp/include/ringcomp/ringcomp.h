@@ -94,9 +94,9 @@ enum {
 struct rc_seg {
     uint32_t base, limit;
     uint16_t selector, attr;
-    /* For translated code, kept by rc_seg_changed: base in the low half; the high half is RC_SOFT_ODD when the
-     * segment is anything else than a present, expand-up, writable data segment of limit 4 GiB - 1, else 0, so
-     * that window + soft + high half * 8 lies in the window's guard and faults. */
+    /* For translated code, kept by rc_seg_changed: base in the low half; the high half is RC_SOFT_ODD when
+     * the segment is anything else than a present, expand-up, writable data segment of limit 4 GiB - 1, else
+     * 0, so that window + soft + high half * 8 lies in the window's guard and faults. */
     uint64_t soft;
 };
 enum {
@@ -136,8 +136,8 @@ struct rc_config {                     /* what CPUID shows; --cpu masks */
     uint32_t feature7_ebx, feature7_edx; /* leaf 7 subleaf 0 */
 };
 
-/* A CPUID leaf of the host's as it was found. Executing CPUID costs microseconds in a virtual machine, and every
- * program a guest starts does it dozens of times. */
+/* A CPUID leaf of the host's as it was found. Executing CPUID costs microseconds in a virtual machine, and
+ * every program a guest starts does it dozens of times. */
 struct rc_host_leaf {
     uint32_t leaf, subleaf, value[4]; /* EAX EBX ECX EDX */
 };
@@ -171,14 +171,14 @@ struct rc_cpu {
     uint32_t sysenter_cs, sysenter_esp, sysenter_eip;
     uint64_t tsc_offset, pat, mtrr_def, misc_enable;
     uint64_t spec_ctrl; /* stored only */
-    uint64_t mtrr[32]; /* fixed and variable MTRRs, stored only */
+    uint64_t mtrr[32];  /* fixed and variable MTRRs, stored only */
     struct rc_fault fault;
     struct spt *spt;
     struct rc_ops ops;
     struct rc_config config;
     uint64_t exceptions[32], interrupts, irets, software_ints, task_switches; /* counters */
-    FILE *trace;                                   /* --trace=exception: a line per delivery; NULL off */
-    uint8_t shutdown;                              /* triple fault happened: 1 */
+    FILE *trace;      /* --trace=exception: a line per delivery; NULL off */
+    uint8_t shutdown; /* triple fault happened: 1 */
     uint8_t host_leaf_count;
     struct rc_host_leaf host_leaf[RC_HOST_LEAVES]; /* filled as the guest asks */
     uint8_t fpu[512] __attribute__((aligned(16))); /* FXSAVE64 image when not in the hardware */
