@@ -403,6 +403,18 @@ static bool step(struct bt_vcpu *v, uint64_t *done, enum bt_exit *exit)
     return true;
 }
 
+/* The interpreter's own loop: what bt_run looks at between instructions can only change by these. */
+static bool interpret(struct bt_vcpu *v, uint64_t limit, uint64_t *done, enum bt_exit *exit)
+{
+    const struct rc_cpu *cpu = &v->cpu;
+    do {
+        if (!step(v, done, exit))
+            return false;
+    } while (*done < limit && !cpu->request && !cpu->halted && !cpu->shutdown &&
+             !(cpu->iflag && v->irq_waiting));
+    return true;
+}
+
 static bool translated(struct bt_vcpu *v, uint32_t mode, uint64_t *done, enum bt_exit *exit)
 {
     unsigned space = 0;
@@ -466,8 +478,13 @@ enum bt_exit bt_run(struct bt_vcpu *v, uint64_t limit, uint64_t *retired)
             break;
         }
         settle(v);
+        if (v->cfg.engine == BT_INTERPRET) {
+            if (!interpret(v, limit, &done, &exit))
+                break;
+            continue;
+        }
         uint32_t mode = bt_mode(v);
-        if (v->cfg.engine == BT_INTERPRET || cpu->irq_shadow || (mode & RC_MODE_INTERP)) {
+        if (cpu->irq_shadow || (mode & RC_MODE_INTERP)) {
             if (!step(v, &done, &exit))
                 break;
         } else if (!translated(v, mode, &done, &exit))
