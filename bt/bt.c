@@ -173,6 +173,7 @@ void bt_trace(struct bt_vcpu *v, unsigned categories, FILE *out)
     v->trace = categories;
     v->trace_out = out;
     v->cpu.trace = categories & BT_TRACE_EXCEPTION ? out : NULL;
+    spt_trace(v->spt, categories & BT_TRACE_SHADOW ? out : NULL);
 }
 
 int bt_enter(struct bt_vcpu *v, struct host_err *err)
@@ -379,7 +380,7 @@ static void after_block(struct bt_vcpu *v)
     }
     switch (v->leave_reason) {
     case BT_LEAVE_FAULT:
-        if (v->cpu.trace)
+        if (v->trace)
             bt_fpu_park(v);
         rc_deliver_fault(&v->cpu);
         break;
@@ -419,6 +420,8 @@ static bool translated(struct bt_vcpu *v, uint32_t mode, uint64_t *done, enum bt
 {
     unsigned space = 0;
     struct bt_jtab *t = jtab_for(v, mode);
+    if (v->trace)
+        bt_fpu_park(v); /* printing uses vector registers */
     uint32_t b = t ? lookup(v, mode, &space) : 0;
     if (b == BT_BAD_BLOCK) {
         *exit = BT_EXIT_UNSUPPORTED;

@@ -74,7 +74,7 @@ uint32_t bt_callout_insn(struct bt_vcpu *v, uint32_t n)
     flags_in(v);
     cpu->eip = site->eip;
     v->counts.callouts++;
-    if (site->insn.class != BT_CLASS_INT || cpu->trace)
+    if (site->insn.class != BT_CLASS_INT || v->trace)
         bt_fpu_park(v);
     struct soft_use use = {0, 0, 0};
     if (site->soft)

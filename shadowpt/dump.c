@@ -43,3 +43,18 @@ void spt_dump(const struct spt *s, FILE *out)
     fprintf(out, "%" PRIu32 " page-table pages traced; at most %u of %u host mappings\n", s->pt_count,
             s->maps, s->max_maps);
 }
+
+void spt_trace(struct spt *s, FILE *out)
+{
+    s->trace = out;
+}
+
+void trace_line(const struct spt *s, const struct space *sp, const char *what, uint32_t gva, uint64_t pages)
+{
+    fprintf(s->trace, "shadow: ");
+    if (!sp)
+        fprintf(s->trace, "%s frame %05" PRIx32 "\n", what, gva);
+    else
+        fprintf(s->trace, "%s %u: %s %08" PRIx32 ", %" PRIu64 " page%s\n", sp->number ? "user" : "kernel",
+                sp->number, what, gva, pages, pages == 1 ? "" : "s");
+}

@@ -178,6 +178,11 @@ static int fill_run(const struct source *src, struct leaf *l, unsigned at)
                                       end - first <= POPULATE_PAGES);
     if (r != 0)
         return r;
+    trace_change(s, sp,
+                 upgrade         ? "writable now"
+                 : want.writable ? "map writable"
+                                 : "map read-only",
+                 gva, end - first);
     leaf_set_mapped(s, l, first, end - first, (uint32_t)gfn, want.writable);
     s->counts.pages_filled += end - first;
     return 0;

@@ -186,6 +186,7 @@ static void clear_entries(struct spt *s, struct leaf *l, unsigned from, unsigned
 static void host_unmap(struct spt *s, struct space *sp, uint32_t gva, unsigned pages)
 {
     ++s->counts.unmap_calls;
+    trace_change(s, sp, "unmap", gva, pages);
     if (host_window_unmap(&sp->window, gva, (uint64_t)pages << PAGE_SHIFT) != 0)
         space_reset(s, sp); /* cutting a mapping in two takes one more, and there is none left */
 }
@@ -277,6 +278,7 @@ static void demote_run(struct spt *s, struct leaf *l, unsigned at)
         l->e[i].v &= ~(uint32_t)(E_W | E_DEMOTE);
     rebook(s, l, before, bounds_in(l, from, to));
     s->counts.drops_done += to - from;
+    trace_change(s, sp, "read-only now", leaf_gva(l, from), to - from);
     if (host_window_protect(&sp->window, leaf_gva(l, from), (uint64_t)(to - from) << PAGE_SHIFT, PROT_READ) !=
         0)
         space_reset(s, sp);
@@ -313,6 +315,7 @@ void space_reset(struct spt *s, struct space *sp)
 {
     if (sp->mapped) {
         ++s->counts.unmap_calls;
+        trace_change(s, sp, "reset", 0, 1u << 20);
         if (host_window_reset(&sp->window) != 0) {
             /* What the guest may no longer see cannot be hidden from it: nothing sane can continue. */
             fprintf(stderr, "ringlet: the host refuses to unmap a guest window; raise vm.max_map_count\n");
@@ -347,6 +350,7 @@ void frame_write_protect(struct spt *s, uint32_t gfn)
         id = l->e[at].next;
         if (!(l->e[at].v & E_W))
             continue;
+        trace_change(s, sp, "traced, read-only now", leaf_gva(l, at), 1);
         if (host_window_protect(&sp->window, leaf_gva(l, at), PAGE_SIZE, PROT_READ) != 0) {
             space_reset(s, sp); /* as in host_unmap; the chain has changed under us */
             id = s->phys[gfn].rmap;

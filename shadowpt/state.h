@@ -166,6 +166,7 @@ struct spt {
     unsigned maps, max_maps;
     struct expected expected;
     struct spt_counts counts;
+    FILE *trace; /* --trace=shadow */
 };
 
 static inline bool frame_is_ram(const struct spt *s, uint64_t gfn)
@@ -176,6 +177,15 @@ static inline bool frame_is_ram(const struct spt *s, uint64_t gfn)
 static inline struct leaf *space_leaf(struct spt *s, const struct space *sp, unsigned slot)
 {
     return sp->leaf[slot] ? &s->leaf[sp->leaf[slot]] : NULL;
+}
+
+/* dump.c: one line of --trace=shadow. */
+void trace_line(const struct spt *s, const struct space *sp, const char *what, uint32_t gva, uint64_t pages);
+static inline void trace_change(const struct spt *s, const struct space *sp, const char *what, uint32_t gva,
+                                uint64_t pages)
+{
+    if (s->trace)
+        trace_line(s, sp, what, gva, pages);
 }
 
 /* walk.c: knowledge of entries. */

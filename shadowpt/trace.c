@@ -28,7 +28,8 @@ uint32_t pt_trace(struct spt *s, uint32_t gfn)
     LIST_INIT(&pt->roots);
     pt->gfn = gfn;
     pt->weight = 0;
-    ++s->pt_count;
+    s->counts.pt_pages = ++s->pt_count;
+    trace_change(s, NULL, "page table traced:", gfn, 1);
     bool writable_somewhere = ph->trace == 0;
     ph->trace |= (uint32_t)(pt - s->pt);
     s->pt_pinned = (uint32_t)(pt - s->pt);
@@ -45,7 +46,8 @@ void pt_release_if_unused(struct spt *s, uint32_t i)
     s->phys[pt->gfn].trace &= TRACE_CODE;
     pt->next_free = s->pt_free;
     s->pt_free = i;
-    --s->pt_count;
+    s->counts.pt_pages = --s->pt_count;
+    trace_change(s, NULL, "page table given up:", pt->gfn, 1);
 }
 
 /* ---- Stores ---- */

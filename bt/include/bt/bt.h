@@ -51,8 +51,8 @@ struct bt_config {
 enum { BT_TRACE_BLOCK = 1, BT_TRACE_EXCEPTION = 2, BT_TRACE_SHADOW = 4 };
 
 struct bt_counts {
-    uint64_t blocks, insns, insns_interp, cache_bytes, cache_flushes, blocks_dropped, chained, dispatches,
-        jump_misses, callouts, retranslated, code_writes, steps, verified, entries;
+    uint64_t blocks, insns, insns_interp, cache_bytes, cache_flushes, blocks_dropped, chained, callouts,
+        retranslated, code_writes, steps, verified, entries;
     uint64_t exits[8];                       /* by reason: bt_exit_name() */
     uint64_t ns_kernel, ns_user, ns_monitor; /* time split */
 };

@@ -86,6 +86,8 @@ struct spt_counts {
         window_hits, window_misses, window_recycles, drops_queued, drops_done, unmap_calls, invlpg;
 };
 const struct spt_counts *spt_stats(const struct spt *s);
+/* A line per change of the shadow: fills, upgrades, drops, resets, page tables taken under trace. NULL: off. */
+void spt_trace(struct spt *s, FILE *out);
 void spt_dump(const struct spt *s, FILE *out); /* human-readable shadow dump: runs of gva -> gpa per window */
 
 /* ---- Register writes. The caller has already checked them (ringcomp). All of them are TLB-flush points:
