@@ -342,17 +342,13 @@ uint32_t bt_form_row(const struct bt_vcpu *v, uint64_t gpa)
 
 /*T:445 Soft sites
  *
- * A page in a window costs a signal and an mmap, some 8 microseconds, and must be used thousands of times to
-be worth
- * it. A process that lives two milliseconds, or one that walks through fresh memory, never earns that back.
-So a site
- * whose faults each served one page is given the soft form: a callout that goes through the software TLB, a
-hundredth
- * of the cost, with guest page faults found without a signal. It is the ski-rental problem, solved as usual:
-rent until
- * the rents would have bought the skis. A soft site that keeps touching pages it has seen is given back to
-windows,
- * and must fault twice as often before it is soft again.
+ * A page in a window costs a signal and an mmap, some 8 microseconds, and must be used thousands of times
+ * to be worth it. A process that lives two milliseconds, or one that walks through fresh memory, never
+ * earns that back. So a site whose faults each served one page is given the soft form: a callout that goes
+ * through the software TLB, a hundredth of the cost, with guest page faults found without a signal. It is
+ * the ski-rental problem, solved as usual: rent until the rents would have bought the skis. A soft site
+ * that keeps touching pages it has seen is given back to windows, and must fault twice as often before it
+ * is soft again.
 :*/
 bool bt_form_fault(struct bt_vcpu *v, uint64_t gpa, enum bt_form now)
 {

@@ -60,10 +60,8 @@ static void soft_account(struct bt_vcpu *v, const struct bt_site *site, const st
 /*T:350 Callouts
  *
  * Whatever may not be copied is executed here by the interpreter, while the block waits. The block goes on
-only if
- * everything it was translated for still holds: the next instruction is the expected one, the mode key is the
-same,
- * no interrupt has become deliverable, and nothing it relied on was dropped meanwhile.
+ * only if everything it was translated for still holds: the next instruction is the expected one, the mode
+ * key is the same, no interrupt has become deliverable, and nothing it relied on was dropped meanwhile.
 :*/
 uint32_t bt_callout_insn(struct bt_vcpu *v, uint32_t n)
 {

@@ -64,16 +64,12 @@ static void emit_return_to_c(struct emit *e)
 /*T:310 Crossing between C and translated code
  *
  * bt_run enters translated code through one routine and every exit comes back through one. In between, the
-guest's
- * eight registers are the host's, its arithmetic flags are the host's, GS.base is its window and RSP is a
-small stack
- * of host return addresses that mirrors the guest's calls. A kick signal can hit any instruction of these
-routines;
- * each is written so that the signal handler can tell from RIP alone whether the guest's state is in
-registers or in
- * memory: up to the jump in `enter` memory is right (abort), in `callout_restore` memory is right too, and
-everywhere
- * else in here a later check of cpu.request will see the kick.
+ * guest's eight registers are the host's, its arithmetic flags are the host's, GS.base is its window and
+ * RSP is a small stack of host return addresses that mirrors the guest's calls. A kick signal can hit any
+ * instruction of these routines; each is written so that the signal handler can tell from RIP alone whether
+ * the guest's state is in registers or in memory: up to the jump in `enter` memory is right (abort), in
+ * `callout_restore` memory is right too, and everywhere else in here a later check of cpu.request will see
+ * the kick.
 :*/
 void bt_stubs_emit(struct bt_vcpu *v)
 {

@@ -63,9 +63,8 @@ static bool emit_push(struct tx *t, enum tx_kind kind)
 
 /*T:555 Ring aliasing
  *
- * A guest that reads CS in its kernel must see ring 0, whatever ring the host runs it in. Selectors are read
-from the
- * vCPU structure, never from the CPU.
+ * A guest that reads CS in its kernel must see ring 0, whatever ring the host runs it in. Selectors are
+ * read from the vCPU structure, never from the CPU.
 :*/
 static void load_selector(struct emit *e, unsigned reg, unsigned seg) /* movzx reg, word [r15+selector] */
 {

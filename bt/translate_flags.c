@@ -20,10 +20,9 @@ static void store_byte(struct emit *e, uint32_t off, uint8_t value) /* mov byte 
 
 /*T:552 The virtual interrupt flag
  *
- * CLI is one store. STI is a store if no interrupt is waiting; the instruction after it must complete before
-one is
- * delivered (SDM vol. 2, STI), so its address is noted: should a kick arrive right there, that instruction is
- * interpreted first. If an interrupt is waiting, STI is a callout.
+ * CLI is one store. STI is a store if no interrupt is waiting; the instruction after it must complete
+ * before one is delivered (SDM vol. 2, STI), so its address is noted: should a kick arrive right there,
+ * that instruction is interpreted first. If an interrupt is waiting, STI is a callout.
 :*/
 static bool emit_sti(struct tx *t)
 {

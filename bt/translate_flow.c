@@ -23,10 +23,8 @@ void tx_jump_to(struct tx *t, uint32_t eip)
  *
  * A direct branch inside a page is patched to its target once that is translated: while the page keeps its
  * translation the branch is right in every address space. A branch to another page depends on that page's
-mapping.
- * Kernel mappings are shared by all address spaces, so those branches are patched too and taken back when a
-kernel
- * mapping goes away; user code goes through the jump table of its address space instead.
+ * mapping. Kernel mappings are shared by all address spaces, so those branches are patched too and taken
+ * back when a kernel mapping goes away; user code goes through the jump table of its address space instead.
 :*/
 void tx_stubs(struct tx *t)
 {

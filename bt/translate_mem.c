@@ -61,15 +61,12 @@ static void window_r9(struct emit *e)
 
 /*T:330 Redirecting a memory operand
  *
- * Three ways, cheapest first. A flat segment in the window of the current privilege keeps its ModRM byte and
-gets two
- * prefixes: 65 (GS: the window) and 67 (32-bit effective address, so that wrap-around at 4 GiB is the
-guest's). FS and
- * GS of the guest add their cached base, truncate to 32 bits, and add 4 GiB if the segment is anything but an
-ordinary
- * 4 GiB data segment: that lands in the window's guard and the interpreter finds out which fault it is.
-Supervisor
- * code that was caught touching user pages selects the window by the top byte of the address.
+ * Three ways, cheapest first. A flat segment in the window of the current privilege keeps its ModRM byte
+ * and gets two prefixes: 65 (GS: the window) and 67 (32-bit effective address, so that wrap-around at 4 GiB
+ * is the guest's). FS and GS of the guest add their cached base, truncate to 32 bits, and add 4 GiB if the
+ * segment is anything but an ordinary 4 GiB data segment: that lands in the window's guard and the
+ * interpreter finds out which fault it is. Supervisor code that was caught touching user pages selects the
+ * window by the top byte of the address.
 :*/
 bool tx_emit_op(struct tx *t, const struct tx_op *op)
 {
@@ -239,10 +236,9 @@ bool tx_lea(struct tx *t)
 /*T:335 String instructions
  *
  * ES cannot be overridden, so RSI and RDI are pointed at the windows, the native instruction runs - REP
-included, at
- * memory speed - and both are truncated back. A fault or an interrupt in the middle finds the guest's
-registers by the
- * same truncation, because the low 32 bits of a window address are the guest address.
+ * included, at memory speed - and both are truncated back. A fault or an interrupt in the middle finds the
+ * guest's registers by the same truncation, because the low 32 bits of a window address are the guest
+ * address.
 :*/
 bool tx_string(struct tx *t)
 {

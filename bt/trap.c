@@ -129,10 +129,8 @@ static void other_view(struct trap *p, uint32_t gva, bool in_user_window)
 /*T:440 A store hits translated code
  *
  * The page is write-protected while blocks of it exist. First offences: forget the page's blocks, let it be
-written.
- * A site that keeps storing to code pages (data beside code, or a JIT) is moved to the interpreter, which
-knows which
- * bytes of the page are translated.
+ * written. A site that keeps storing to code pages (data beside code, or a JIT) is moved to the
+ * interpreter, which knows which bytes of the page are translated.
 :*/
 static void code_write(struct trap *p, uint64_t gpa)
 {
@@ -239,11 +237,9 @@ static bool block_trap(struct trap *p)
 /*T:730 Interrupts at instruction boundaries
  *
  * A kick can stop the CPU between two host instructions of one guest instruction. Polling would cost every
-block;
- * instead the handler sets the host's trap flag and lets the CPU walk the one to five host instructions to
-the next
- * row of the source/target table, where the guest's state is exact. A REP instruction is a boundary by
-itself.
+ * block; instead the handler sets the host's trap flag and lets the CPU walk the one to five host
+ * instructions to the next row of the source/target table, where the guest's state is exact. A REP
+ * instruction is a boundary by itself.
 :*/
 static bool walk_to_boundary(struct trap *p)
 {

@@ -10,18 +10,17 @@
 /*T:360 Proving that translated code stays inside
  *
  * The translator is large and changes often; that it never emits a stray access is believed, not known. So
- * each block can be checked by a second program that knows none of its tricks. It walks once over the block's
- * instructions and keeps, for every host register, what kind of value it must hold: a number of at most
- * 32 bits, a window's base, a jump table entry, an address inside the cache, or anything at all. An access
- * through GS with a 32-bit address is always good; one at a window base plus a 32-bit number is good; a jump
- * through a register is good if the register was made by the jump table's own steps. Where two ways meet,
- * only what both agree on is still known, so a branch into the middle of a sequence gains nothing: its
- * registers hold "anything" and the next access is refused.
+ * each block can be checked by a second program that knows none of its tricks. It walks once over the
+ * block's instructions and keeps, for every host register, what kind of value it must hold: a number of at
+ * most 32 bits, a window's base, a jump table entry, an address inside the cache, or anything at all. An
+ * access through GS with a 32-bit address is always good; one at a window base plus a 32-bit number is
+ * good; a jump through a register is good if the register was made by the jump table's own steps. Where two
+ * ways meet, only what both agree on is still known, so a branch into the middle of a sequence gains
+ * nothing: its registers hold "anything" and the next access is refused.
  *
  * Between blocks one promise is kept: guest registers hold 32-bit numbers, all other knowledge is dropped.
  * Every block may rely on it because every block is checked to keep it. The same promise holds at the start
-of
- * each guest instruction, where the trap handler may enter.
+ * of each guest instruction, where the trap handler may enter.
  *
  * An earlier user of the idea is Google's Native Client (Yee et al., 2009); its validator needed aligned
  * bundles because it had to trust a compiler's jumps. A translator that owns all branches needs none.

@@ -13,14 +13,11 @@
 
 /*T:702 Writable or executable, never both
  * A translator writes code and runs it. Memory that is both at one address turns every stray write of the
- monitor
- * into code, and hardened hosts refuse such a mapping anyway. So the same file pages are mapped twice, at two
- addresses that have
- * nothing to do with each other: rw for the emitter, rx for the CPU. x86 keeps instruction caches coherent
- across
- * such aliases by physical address, so no flush is needed; code that was already executing needs a
- serializing
- * instruction or a branch, which the return into the cache is (Intel SDM vol. 3 8.1.3).
+ * monitor into code, and hardened hosts refuse such a mapping anyway. So the same file pages are mapped
+ * twice, at two addresses that have nothing to do with each other: rw for the emitter, rx for the CPU. x86
+ * keeps instruction caches coherent across such aliases by physical address, so no flush is needed; code
+ * that was already executing needs a serializing instruction or a branch, which the return into the cache
+ * is (Intel SDM vol. 3 8.1.3).
  :*/
 int host_arena_init(struct host_arena *a, size_t size, struct host_err *err)
 {

@@ -70,14 +70,10 @@ static uint64_t time_to_sleep(struct host_loop *loop, uint64_t max_ns)
 
 /*T:706 Sleeping without missing the alarm
  * A halted guest waits for the next interrupt, and the thread sleeps in ppoll. The classic mistake: look
- whether
- * anything happened, see nothing, and go to sleep, while the signal that should have prevented it arrived
- between
- * the look and the sleep. So the kick signal is blocked first; then comes the look, at a flag that every kick
- sets; then
- * ppoll, which unblocks the signal in the same instant in which it falls asleep. A kick that came before is
- seen in the flag,
- * one that comes later ends the sleep.
+ * whether anything happened, see nothing, and go to sleep, while the signal that should have prevented it
+ * arrived between the look and the sleep. So the kick signal is blocked first; then comes the look, at a
+ * flag that every kick sets; then ppoll, which unblocks the signal in the same instant in which it falls
+ * asleep. A kick that came before is seen in the flag, one that comes later ends the sleep.
  :*/
 static void sleep_until_event(struct host_loop *loop, uint64_t ns)
 {

@@ -42,18 +42,15 @@ int host_memfd_open(const char *what, uint64_t size, bool exec, struct host_err 
 
 /*T:700 Guest RAM is a file
  * Ordinary process memory exists at one address. Guest RAM must be visible at many: once in a line, so that
- the
- * monitor can read a page table at guest physical address p by reading base[p], and then again at every guest
- virtual
- * address that some page table maps to it. A memfd gives exactly that: a file without a name, whose pages are
- plain
- * RAM, of which mmap can show any page at any address, and all views are the same bytes.
+ * the monitor can read a page table at guest physical address p by reading base[p], and then again at every
+ * guest virtual address that some page table maps to it. A memfd gives exactly that: a file without a name,
+ * whose pages are plain RAM, of which mmap can show any page at any address, and all views are the same
+ * bytes.
  *
  * Nothing is reserved here. A page costs memory when the guest touches it for the first time, so a 3 GiB
- guest that
- * uses 80 MiB costs 80 MiB. The price: when the host runs out later there is nobody to return an error to.
- The kernel
- * then sends SIGBUS, which signal entry reports as what it is and not as a fault of the guest.
+ * guest that uses 80 MiB costs 80 MiB. The price: when the host runs out later there is nobody to return an
+ * error to. The kernel then sends SIGBUS, which signal entry reports as what it is and not as a fault of
+ * the guest.
  :*/
 int host_ram_init(struct host_ram *ram, uint64_t size, struct host_err *err)
 {

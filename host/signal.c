@@ -46,23 +46,19 @@ static void count_signal(struct host_counts *counts, int signo)
 }
 
 /*T:703 How a fault of the guest arrives
- * Translated guest code runs as ordinary code of this process. When it divides by zero or touches an address
- the
- * window does not show, the CPU raises the same exception it would raise for a guest on bare metal; the Linux
- kernel
- * takes it and hands it to us as a signal. The signal's number says little (SIGSEGV is #PF, #GP, #SS ...),
- but the
- * saved context carries what the CPU said: the exception's vector, its error code and, for #PF, the address.
+ * Translated guest code runs as ordinary code of this process. When it divides by zero or touches an
+ * address the window does not show, the CPU raises the same exception it would raise for a guest on bare
+ * metal; the Linux kernel takes it and hands it to us as a signal. The signal's number says little (SIGSEGV
+ * is #PF, #GP, #SS ...), but the saved context carries what the CPU said: the exception's vector, its error
+ * code and, for #PF, the address.
  *
- * The handler may run on no stack of the guest's making, so it has its own, with a guard page below. What it
- changes
- * in the saved context (registers, instruction pointer, flags) is what the CPU continues with.
+ * The handler may run on no stack of the guest's making, so it has its own, with a guard page below. What
+ * it changes in the saved context (registers, instruction pointer, flags) is what the CPU continues with.
  *
- * Three things look like such faults and are not. A signal sent with kill(2) has si_code <= 0, and its saved
- vector
- * is a left-over. A SIGBUS from a page fault means the host could not supply a page of guest RAM. And a fault
- inside
- * the handler is our own bug. All three end in a report, because handing them to the guest would hide them.
+ * Three things look like such faults and are not. A signal sent with kill(2) has si_code <= 0, and its
+ * saved vector is a left-over. A SIGBUS from a page fault means the host could not supply a page of guest
+ * RAM. And a fault inside the handler is our own bug. All three end in a report, because handing them to
+ * the guest would hide them.
  :*/
 static bool deliver(struct host_thread *t, struct host_trap *trap, int signo)
 {

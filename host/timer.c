@@ -147,15 +147,12 @@ static struct timespec absolute(const struct host_loop *loop, uint64_t deadline)
 }
 
 /*T:704 One alarm clock
- * Devices set timers all the time: a guest that reprograms its 8254 for every tick moves a deadline thousands
- of
- * times a second, mostly further away. Only one of all the deadlines matters to the host, the nearest,
- because only
- * that one has to interrupt running guest code. And even that one is told to the kernel only when it moves
- closer.
- * When it moves away the alarm is left standing: it rings once for nothing, the loop looks at the list, finds
- nothing
- * due and sets it right. One unneeded signal at most, against a system call for every change.
+ * Devices set timers all the time: a guest that reprograms its 8254 for every tick moves a deadline
+ * thousands of times a second, mostly further away. Only one of all the deadlines matters to the host, the
+ * nearest, because only that one has to interrupt running guest code. And even that one is told to the
+ * kernel only when it moves closer. When it moves away the alarm is left standing: it rings once for
+ * nothing, the loop looks at the list, finds nothing due and sets it right. One unneeded signal at most,
+ * against a system call for every change.
  :*/
 void host_timers_arm(struct host_loop *loop)
 {

@@ -37,21 +37,15 @@ static struct host_watch *find_id(struct host_loop *loop, uint64_t id)
 /* ---- The waker. ---- */
 
 /*T:705 Noticing input while the guest computes
- * The vCPU thread runs guest code and looks at nothing else for as long as it can. Somebody has to notice the
- key the
- * user pressed: a second thread that sleeps in epoll_wait and, when woken, kicks the vCPU thread with a
- signal. It
- * reads nothing and calls nobody; all devices stay single-threaded.
+ * The vCPU thread runs guest code and looks at nothing else for as long as it can. Somebody has to notice
+ * the key the user pressed: a second thread that sleeps in epoll_wait and, when woken, kicks the vCPU
+ * thread with a signal. It reads nothing and calls nobody; all devices stay single-threaded.
  *
- * Its interest is one-shot, or it would spin for as long as the vCPU thread has not yet read. The vCPU thread
- sets it
- * again after every look at the descriptors, and setting it again fires at once if something is still ready,
- so no
- * readiness can fall between. While the vCPU thread sleeps in host_loop_wait it sees the descriptors itself;
- `waiting`
- * spares it the signal. The two flags are written before the other one is read, on both sides, so at least
- one
- * side sees the other.
+ * Its interest is one-shot, or it would spin for as long as the vCPU thread has not yet read. The vCPU
+ * thread sets it again after every look at the descriptors, and setting it again fires at once if something
+ * is still ready, so no readiness can fall between. While the vCPU thread sleeps in host_loop_wait it sees
+ * the descriptors itself; `waiting` spares it the signal. The two flags are written before the other one is
+ * read, on both sides, so at least one side sees the other.
  :*/
 static void *waker_main(void *arg)
 {

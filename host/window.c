@@ -27,19 +27,15 @@ static bool range_ok(uint32_t gva, uint64_t len)
 }
 
 /*T:701 A window
- * Reserve 12 GiB of addresses of which none is accessible: a guard, the window, a guard. The window starts at
- a multiple of 4 GiB,
- * so that the low 32 bits of any host address in it are the guest address: a faulting RDI becomes guest EDI
- by
- * cutting it off. Translated code adds a 32-bit offset to the window's base and can therefore reach the
- window and,
- * with an operand that straddles its end, a few bytes of guard; neither the monitor nor another window.
+ * Reserve 12 GiB of addresses of which none is accessible: a guard, the window, a guard. The window starts
+ * at a multiple of 4 GiB, so that the low 32 bits of any host address in it are the guest address: a
+ * faulting RDI becomes guest EDI by cutting it off. Translated code adds a 32-bit offset to the window's
+ * base and can therefore reach the window and, with an operand that straddles its end, a few bytes of
+ * guard; neither the monitor nor another window.
  *
  * Mapping a guest page is one mmap of the right page of guest RAM over the reservation. Dropping it is one
- mmap of
- * nothing (PROT_NONE) over it, never munmap: a hole could be given to the next malloc, and the guest would
- see the
- * monitor's heap in its address space.
+ * mmap of nothing (PROT_NONE) over it, never munmap: a hole could be given to the next malloc, and the
+ * guest would see the monitor's heap in its address space.
  :*/
 int host_window_init(struct host_window *w, const struct host_ram *ram, struct host_counts *counts,
                      struct host_err *err)

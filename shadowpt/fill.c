@@ -142,18 +142,13 @@ static bool page_joins(const struct source *src, const struct leaf *l, unsigned 
 
 /*T:400 A hidden fault
  * Translated code touched a page of the window that is not there. Either the guest's own page tables do not
- allow the access: then
- * it is a true fault, and the guest gets its #PF. Or they do, and only our shadow had not caught up: a hidden
- fault,
- * of which the guest must never know. Each costs a signal and an mmap, as much as thousands of instructions;
- so one
- * fault fills more than one page. Neighbours in the same page table join while their frames are contiguous,
- their rights
- * equal and, above all, their A bits set: filling a page without A would hide its first use from the guest,
- whose page
- * reclaim lives on these bits. For the same reason a page is mapped writable only once D is set; the first
- store
- * then faults once more, sets D, and upgrades the run.
+ * allow the access: then it is a true fault, and the guest gets its #PF. Or they do, and only our shadow
+ * had not caught up: a hidden fault, of which the guest must never know. Each costs a signal and an mmap,
+ * as much as thousands of instructions; so one fault fills more than one page. Neighbours in the same page
+ * table join while their frames are contiguous, their rights equal and, above all, their A bits set:
+ * filling a page without A would hide its first use from the guest, whose page reclaim lives on these bits.
+ * For the same reason a page is mapped writable only once D is set; the first store then faults once more,
+ * sets D, and upgrades the run.
  :*/
 static int fill_run(const struct source *src, struct leaf *l, unsigned at)
 {

@@ -151,19 +151,15 @@ static uint64_t pde_of_slot(const struct spt *s, const struct space *sp, unsigne
 }
 
 /*T:420 Sharing the kernel half
- * Every address space of a usual guest has the same kernel half: the same entries in each page directory. So
- there is one
- * K window, not one per process, and at a CR3 write only what differs is dropped. Each 2 MiB leaf remembers
- the value of
- * the directory entry that it was filled through; a directory with another value there loses that leaf, with
- an equal
- * one keeps it, whoever filled it.
+ * Every address space of a usual guest has the same kernel half: the same entries in each page directory.
+ * So there is one K window, not one per process, and at a CR3 write only what differs is dropped. Each 2
+ * MiB leaf remembers the value of the directory entry that it was filled through; a directory with another
+ * value there loses that leaf, with an equal one keeps it, whoever filled it.
  *
  * Even comparing a few hundred entries per switch would cost more than the switch. kernel_epoch counts the
- leaves' changes;
- * a space that was compared since the last one, and whose directory was not written where it matters (page
- directories
- * are traced), agrees still. A switch between two known processes is then two list operations.
+ * leaves' changes; a space that was compared since the last one, and whose directory was not written where
+ * it matters (page directories are traced), agrees still. A switch between two known processes is then two
+ * list operations.
  :*/
 static void kernel_agree(struct spt *s, struct space *sp)
 {

@@ -107,21 +107,16 @@ static void pt_flood(struct spt *s, struct pt_page *pt)
 }
 
 /*T:410 A store into a page table
- * The guest changes its page tables by plain stores, and the CPU it thinks it runs on does not look: what the
- TLB holds
- * stays true until the guest says INVLPG or loads CR3. Our windows are that TLB. So a page from which
- anything in a
- * window was derived is read-only everywhere, its stores come here, and we compare each entry before and
- after.
+ * The guest changes its page tables by plain stores, and the CPU it thinks it runs on does not look: what
+ * the TLB holds stays true until the guest says INVLPG or loads CR3. Our windows are that TLB. So a page
+ * from which anything in a window was derived is read-only everywhere, its stores come here, and we compare
+ * each entry before and after.
  *
- * An entry that appears needs nothing: the window has a hole there, the first access faults and finds it. An
- entry that
- * disappears, loses a right or points elsewhere makes its window page stale. A stale page stays mapped, as it
- would
- * stay in the TLB, until the guest flushes; by then a whole munmap()'s worth of neighbours has gathered and
- goes in one
- * host call. Nothing depends on how the guest got to the entry: the physical page knows all leaves filled
- from it.
+ * An entry that appears needs nothing: the window has a hole there, the first access faults and finds it.
+ * An entry that disappears, loses a right or points elsewhere makes its window page stale. A stale page
+ * stays mapped, as it would stay in the TLB, until the guest flushes; by then a whole munmap()'s worth of
+ * neighbours has gathered and goes in one host call. Nothing depends on how the guest got to the entry: the
+ * physical page knows all leaves filled from it.
  :*/
 static void pt_store(struct spt *s, uint64_t gpa, const uint8_t *from, unsigned len)
 {

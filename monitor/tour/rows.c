@@ -9,12 +9,10 @@ enum { IF = 0x200, FLAGS_NONE = 2, GP = 13 };
 
 /*T:590 What a guest must not see
  * A guest kernel that runs in the host's ring 3 could find out in dozens of ways, and most of them do not
- trap:
- * SGDT stores the host's GDT base, PUSHF shows the host's IF, MOV from CS the host's selector, POPF drops a
- * change of IF without a word. That is why an x86 before VT-x could not be virtualized by trapping alone, and
- * why ringlet looks at every instruction before it runs. `ringlet run` without a guest shows it row by row:
- this
- * is the table behind that output.
+ * trap: SGDT stores the host's GDT base, PUSHF shows the host's IF, MOV from CS the host's selector, POPF
+ * drops a change of IF without a word. That is why an x86 before VT-x could not be virtualized by trapping
+ * alone, and why ringlet looks at every instruction before it runs. `ringlet run` without a guest shows it
+ * row by row: this is the table behind that output.
  :*/
 struct row {
     u8 ring;

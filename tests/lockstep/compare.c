@@ -8,7 +8,8 @@
         n ".base/limit/selector/attr", offsetof(struct rc_cpu, seg[s]), SEG_BYTES                            \
     }
 #define SEG_BYTES                                                                                            \
-    (offsetof(struct rc_seg, attr) + sizeof(uint16_t)) /* what follows is derived, or padding                \
+    (offsetof(struct rc_seg, attr) +                                                                         \
+     sizeof(uint16_t)) /* what follows is derived, or padding                \
                                                         */
 #define F(f)                                                                                                 \
     {                                                                                                        \

@@ -14,13 +14,12 @@
 /*T:820 The oracle: lock step
  *
  * The interpreter is slow and simple, the translator fast and full of tricks; where they disagree one is
-wrong.
- * The translated machine leads: it runs one block, unchained, and says how many instructions that retired.
-The
- * interpreted machine then runs exactly as many. Three things need care. A fault retires nothing: one at the
- * start of a step is delivered by both within it, one at its end by the leader alone, so the follower makes
- * that one step up. A REP instruction counts as one however often it was interrupted. And flags the manual
- * calls undefined may differ; they are copied from the leader so that they do not differ for ever.
+ * wrong. The translated machine leads: it runs one block, unchained, and says how many instructions that
+ * retired. The interpreted machine then runs exactly as many. Three things need care. A fault retires
+ * nothing: one at the start of a step is delivered by both within it, one at its end by the leader alone,
+ * so the follower makes that one step up. A REP instruction counts as one however often it was interrupted.
+ * And flags the manual calls undefined may differ; they are copied from the leader so that they do not
+ * differ for ever.
 :*/
 
 static bool on_trap(void *ctx, struct host_trap *trap)
