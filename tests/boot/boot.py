@@ -97,6 +97,18 @@ def check_log(guest, o):
     require(not bad, 'the kernel complains: ' + ' / '.join(bad[:5]))
 
 
+def check_resident(guest):
+    """RSS at the shell: no more than what the guest touched of its RAM, plus 64 MiB. Linux only shows it in /proc."""
+    directory = '/proc/%d' % guest.process.pid
+    with open(directory + '/status') as f:
+        resident = int(re.search(r'VmRSS:\s+(\d+)', f.read()).group(1))
+    touched = max(os.stat(directory + '/fd/' + name).st_blocks // 2 for name in os.listdir(directory + '/fd')
+                  if 'memfd:' in os.readlink(directory + '/fd/' + name))
+    print('resident: %d KiB, of guest RAM touched: %d KiB' % (resident, touched))
+    require(resident <= touched + 64 * 1024, 'ringlet holds %d KiB besides %d KiB of guest memory' %
+            (resident - touched, touched))
+
+
 def boot_linux(o):
     kernel = guest_file('vmlinuz-' + o.kernel)
     with tempfile.TemporaryDirectory() as directory:
@@ -110,6 +122,8 @@ def boot_linux(o):
             guest.send('stty cols 500\n') # so that the shell's line editor does not fold what we type
             guest.expect(rb'guest# ', o.timeout)
             print('\n[a shell after %.1f s]' % (time.monotonic() - guest.started))
+            if o.vmm == 'ringlet':
+                check_resident(guest)
             if not o.only_shell:
                 check_commands(guest, o)
                 if o.program:
