@@ -42,6 +42,7 @@ enum bt_leave {
 struct bt_map {
     uint16_t host_off;  /* from block->host */
     uint16_t guest_off; /* from block->eip */
+    int8_t esp;         /* guest ESP is R12 plus this here: pushes and pops not yet added up */
     uint8_t form;       /* enum bt_form it was emitted in: other blocks may hold the same site in another */
 };
 

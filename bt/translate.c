@@ -8,6 +8,7 @@
 void tx_callout(struct tx *t)
 {
     struct bt_vcpu *v = t->v;
+    tx_esp_settle(t);
     uint32_t n = v->site_count++;
     v->site[n] = (struct bt_site){.insn = t->insn, .eip = t->eip, .block = t->b, .index = t->blk->count};
     if (t->form == BT_FORM_SOFT)
@@ -18,99 +19,15 @@ void tx_callout(struct tx *t)
     e_rel32(&t->e, v->stubs.callout);
 }
 
-static bool stack_is_window(const struct tx *t)
-{
-    return t->insn.osz == 4 && !(t->mode & RC_MODE_SS_ODD) && t->form == BT_FORM_WINDOW;
-}
-
-static unsigned host_reg(unsigned guest)
-{
-    return guest == RC_ESP ? E_R12 : guest;
-}
-
 static bool emit_incdec(struct tx *t)
 {
     const struct bt_insn *i = &t->insn;
-    unsigned r = host_reg(i->opcode & 7);
+    unsigned r = tx_host_reg(i->opcode & 7);
     if (i->osz == 2)
         e8(&t->e, 0x66);
     if (r >= 8)
         e8(&t->e, 0x41);
     EB(&t->e, 0xff, 0xc0 | (i->opcode & 8) | (r & 7));
-    return true;
-}
-
-static bool emit_push(struct tx *t, enum tx_kind kind)
-{
-    struct emit *e = &t->e;
-    const struct bt_insn *i = &t->insn;
-    if (!stack_is_window(t))
-        return false;
-    if (kind == TX_PUSH_REG)
-        e_stack(e, 0x89, host_reg(i->opcode & 7), -4);
-    else if (kind == TX_PUSH_IMM) {
-        EB(e, 0x65, 0x67, 0x41, 0xc7, 0x44, 0x24, 0xfc);
-        e32(e, i->imm);
-    } else {
-        struct tx_op op = {.op = {0x8b}, .op_len = 1, .reg = E_R8};
-        if (!tx_emit_op(t, &op))
-            return false;
-        e_stack(e, 0x89, E_R8, -4);
-    }
-    e_esp_add(e, -4);
-    return true;
-}
-
-/*T:555 Ring aliasing
- *
- * A guest that reads CS in its kernel must see ring 0, whatever ring the host runs it in. Selectors are
- * read from the vCPU structure, never from the CPU.
-:*/
-static void load_selector(struct emit *e, unsigned reg, unsigned seg) /* movzx reg, word [r15+selector] */
-{
-    EB(e, 0x41 | (reg >= 8 ? 4 : 0), 0x0f, 0xb7, 0x87 | (reg & 7) << 3);
-    e32(e, (uint32_t)(offsetof(struct rc_cpu, seg) + seg * sizeof(struct rc_seg) +
-                      offsetof(struct rc_seg, selector)));
-}
-
-static bool emit_push_seg(struct tx *t)
-{
-    if (!stack_is_window(t))
-        return false;
-    load_selector(&t->e, E_R8, t->insn.opcode >> 3 & 7);
-    e_stack(&t->e, 0x89, E_R8, -4);
-    e_esp_add(&t->e, -4);
-    return true;
-}
-
-static bool emit_mov_from_seg(struct tx *t)
-{
-    const struct bt_insn *i = &t->insn;
-    if (i->mod != 3 || i->osz != 4 || i->reg > RC_GS)
-        return false;
-    load_selector(&t->e, host_reg(i->rm), i->reg);
-    return true;
-}
-
-static bool emit_pop(struct tx *t)
-{
-    if (!stack_is_window(t))
-        return false;
-    unsigned r = host_reg(t->insn.opcode & 7);
-    e_stack(&t->e, 0x8b, r, 0);
-    if (r != E_R12)
-        e_esp_add(&t->e, 4);
-    return true;
-}
-
-static bool emit_leave(struct tx *t)
-{
-    if (!stack_is_window(t))
-        return false;
-    struct emit *e = &t->e;
-    EB(e, 0x65, 0x67, 0x44, 0x8b, 0x45, 0x00); /* mov r8d, gs:[ebp] */
-    EB(e, 0x44, 0x8d, 0x65, 0x04);             /* lea r12d, [rbp+4] */
-    e_mov(e, false, E_RBP, E_R8);
     return true;
 }
 
@@ -141,15 +58,12 @@ static bool emit_plain(struct tx *t, enum tx_kind kind)
     case TX_PUSH_REG:
     case TX_PUSH_IMM:
     case TX_PUSH_RM:
-        return emit_push(t, kind);
     case TX_PUSH_SEG:
-        return emit_push_seg(t);
-    case TX_MOV_FROM_SEG:
-        return emit_mov_from_seg(t);
     case TX_POP_REG:
-        return emit_pop(t);
     case TX_LEAVE:
-        return emit_leave(t);
+        return tx_stack(t, kind);
+    case TX_MOV_FROM_SEG:
+        return tx_mov_from_seg(t);
     case TX_MOFFS:
         return emit_moffs(t);
     case TX_CLI:
@@ -175,23 +89,43 @@ static enum bt_form site_form(const struct tx *t)
     return form == BT_FORM_DUAL && (t->mode & RC_MODE_USER) ? BT_FORM_WINDOW : form;
 }
 
-static void emit_insn(struct tx *t)
+static enum tx_kind choose(struct tx *t)
 {
-    uint32_t start = t->e.at;
     t->form = site_form(t);
     enum tx_kind kind = tx_classify(t);
     if (t->form >= BT_FORM_SOFT)
-        kind = is_flow(kind) || kind == TX_END ? TX_END : TX_INTERP;
+        return is_flow(kind) || kind == TX_END ? TX_END : TX_INTERP;
+    return is_flow(kind) && !tx_flow_possible(t, kind) ? TX_END : kind;
+}
+
+static void add_row(struct tx *t)
+{
+    struct bt_vcpu *v = t->v;
+    v->map[v->map_count++] = (struct bt_map){.host_off = (uint16_t)(t->e.at - t->blk->host),
+                                             .guest_off = (uint16_t)(t->eip - t->blk->eip),
+                                             .esp = (int8_t)t->esp,
+                                             .form = (uint8_t)t->form};
+}
+
+static void emit_insn(struct tx *t)
+{
+    enum tx_kind kind = choose(t);
+    if (!tx_esp_aware(t, kind))
+        tx_esp_settle(t); /* before the row: a DUAL site is run again from there */
+    add_row(t);
+    uint32_t start = t->e.at;
+    int esp = t->esp;
     if (is_flow(kind)) {
-        if (tx_flow_possible(t, kind))
-            tx_flow(t, kind);
+        tx_flow(t, kind);
         if (t->ended)
             return;
         kind = TX_END;
     }
     t->e.at = start;
+    t->esp = esp;
     if (!emit_plain(t, kind)) {
         t->e.at = start;
+        t->esp = esp;
         tx_callout(t);
     }
     if (kind == TX_END) {
@@ -231,14 +165,6 @@ static bool room(struct bt_vcpu *v)
            v->site_count + BT_BLOCK_MAX < v->site_max;
 }
 
-static void add_row(struct tx *t)
-{
-    struct bt_vcpu *v = t->v;
-    v->map[v->map_count++] = (struct bt_map){.host_off = (uint16_t)(t->e.at - t->blk->host),
-                                             .guest_off = (uint16_t)(t->eip - t->blk->eip),
-                                             .form = (uint8_t)site_form(t)};
-}
-
 static void emit_block(struct tx *t)
 {
     struct bt_block *blk = t->blk;
@@ -248,15 +174,16 @@ static void emit_block(struct tx *t)
             fetch_insn(t, first) != BT_DECODE_OK)
             break;
         t->next = t->eip + t->insn.length;
-        add_row(t);
         emit_insn(t);
         blk->count++;
         blk->guest_len += t->insn.length;
         t->eip = t->next;
         t->gpa += t->insn.length;
     }
-    if (!t->ended && blk->count)
+    if (!t->ended && blk->count) {
+        tx_esp_settle(t);
         tx_jump_to(t, t->eip);
+    }
 }
 
 uint32_t bt_translate(struct bt_vcpu *v, uint32_t eip, uint64_t gpa, unsigned space, uint32_t mode)

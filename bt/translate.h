@@ -17,6 +17,7 @@ struct tx {
     uint32_t mode;
     enum bt_form form; /* of the current site */
     struct bt_insn insn;
+    int esp;    /* guest ESP is R12 plus this: pushes and pops not yet added up */
     bool ended; /* control flow has been emitted */
 };
 
@@ -49,6 +50,14 @@ enum tx_kind {
     TX_LOOP,
     TX_END, /* callout that ends the block: interrupts, far transfers, HLT ... */
 };
+/* translate_stack.c: pushes and pops, added up. */
+bool tx_esp_aware(const struct tx *t, enum tx_kind kind); /* can be emitted while t->esp is not 0 */
+void tx_esp_settle(struct tx *t);                         /* add t->esp to R12 */
+void tx_push(struct tx *t, unsigned host_reg);
+bool tx_stack(struct tx *t, enum tx_kind kind);
+bool tx_mov_from_seg(struct tx *t);
+unsigned tx_host_reg(unsigned guest);
+
 /* translate_table.c */
 enum tx_kind tx_classify(const struct tx *t);
 bool tx_reg_is_gpr(const struct bt_insn *i);

@@ -53,8 +53,7 @@ static void emit_pushf(struct tx *t)
     EB(e, 0x45, 0x0f, 0xb7, 0x4f, (uint8_t)(CPU(iflag) - 1)); /* movzx r9d, word [r15+iflag-1]: IF << 8 */
     EB(e, 0x47, 0x8d, 0x84, 0x48);                            /* lea r8d, [r8+r9*2-0x200] */
     e32(e, 0xfffffe00);
-    e_stack(e, 0x89, E_R8, -4);
-    e_esp_add(e, -4);
+    tx_push(t, E_R8);
 }
 
 /* Host flags may be used freely: POPF replaces them all, and its only fault (the stack read) comes first. */

@@ -53,9 +53,10 @@ static uint32_t branch_target(const struct tx *t)
 
 static void push_next(struct tx *t) /* mov dword gs:[r12-4], next; r12 -= 4 */
 {
-    EB(&t->e, 0x65, 0x67, 0x41, 0xc7, 0x44, 0x24, 0xfc);
+    EB(&t->e, 0x65, 0x67, 0x41, 0xc7, 0x44, 0x24, (uint8_t)(t->esp - 4));
     e32(&t->e, t->next);
-    e_esp_add(&t->e, -4);
+    t->esp -= 4;
+    tx_esp_settle(t);
 }
 
 /* Where the mirrored host RET lands: is this where the guest really returns to? */
@@ -129,13 +130,15 @@ void tx_flow(struct tx *t, enum tx_kind kind)
         return_site(t);
         break;
     case TX_RET:
-        e_stack(e, 0x8b, E_R8, 0);
-        e_esp_add(e, 4 + (i->imm_off ? (int32_t)(i->imm & 0xffff) : 0));
+        e_stack(e, 0x8b, E_R8, (int8_t)t->esp);
+        t->esp += 4 + (i->imm_off ? (int)(i->imm & 0xffff) : 0);
+        tx_esp_settle(t);
         e8(e, 0xc3);
         break;
     case TX_JMP_RM:
         if (!load_target(t))
             return;
+        tx_esp_settle(t);
         e_jtab_lookup(e);
         EB(e, 0x41, 0xff, 0xe1);
         break;

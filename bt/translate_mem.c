@@ -23,30 +23,34 @@ static bool seg_flat(const struct tx *t, unsigned seg)
     }
 }
 
-/* lea r8d, [effective address] without segment; 32-bit wrap-around comes with the destination size */
-static void lea_r8(struct tx *t)
+/* lea dst, [effective address] without segment; 32-bit wrap-around comes with the destination size */
+static void lea(struct tx *t, unsigned dst)
 {
     const struct bt_insn *i = &t->insn;
     struct emit *e = &t->e;
+    uint32_t disp = (uint32_t)i->disp + (i->base == RC_ESP ? (uint32_t)t->esp : 0);
     if (i->base == BT_NOREG && i->index == BT_NOREG) {
-        e_mov_imm(e, E_R8, (uint32_t)i->disp);
+        e_mov_imm(e, dst, disp);
         return;
     }
     unsigned rm_base = i->base == RC_ESP ? 4 : i->base;
-    unsigned rex = 0x44 | (i->base == RC_ESP ? 1 : 0);
-    EB(e, 0x67, rex, 0x8d);
+    e8(e, 0x67);
+    if (dst >= 8 || i->base == RC_ESP)
+        e8(e, 0x40 | (dst >= 8 ? 4 : 0) | (i->base == RC_ESP ? 1 : 0));
+    e8(e, 0x8d);
+    unsigned reg = (dst & 7) << 3;
     if (i->base == BT_NOREG) {
-        EB(e, 0x04, (uint8_t)((__builtin_ctz(i->scale) << 6) | i->index << 3 | 5));
-        e32(e, (uint32_t)i->disp);
+        EB(e, 0x04 | reg, (uint8_t)((__builtin_ctz(i->scale) << 6) | i->index << 3 | 5));
+        e32(e, disp);
         return;
     }
     bool sib = i->index != BT_NOREG || i->base == RC_ESP;
-    e8(e, 0x80 | (sib ? 4 : rm_base));
+    e8(e, 0x80 | reg | (sib ? 4 : rm_base));
     if (sib)
         e8(e, (i->index == BT_NOREG ? 4u << 3
                                     : (unsigned)__builtin_ctz(i->scale) << 6 | (unsigned)i->index << 3) |
                   rm_base);
-    e32(e, (uint32_t)i->disp);
+    e32(e, disp);
 }
 
 /* r9 = window for the address in r8d, by its top byte; flags untouched */
@@ -57,6 +61,18 @@ static void window_r9(struct emit *e)
     EB(e, 0x45, 0x0f, 0xb6, 0xc9); /* movzx r9d, r9b */
     EB(e, 0x4f, 0x8b, 0x8c, 0xcf); /* mov r9, [r15 + r9*8 + window] */
     e32(e, (uint32_t)offsetof(struct bt_vcpu, window));
+}
+
+/* ModRM, SIB and displacement of an operand on the stack, while R12 is behind */
+static void esp_operand(struct tx *t, unsigned reg)
+{
+    int32_t disp = (int32_t)((uint32_t)t->insn.disp + (uint32_t)t->esp);
+    bool small = disp >= -128 && disp < 128;
+    EB(&t->e, (small ? 0x44 : 0x84) | reg, t->insn.bytes[t->insn.sib_off]);
+    if (small)
+        e8(&t->e, (uint8_t)disp);
+    else
+        e32(&t->e, (uint32_t)disp);
 }
 
 /*T:330 Redirecting a memory operand
@@ -95,13 +111,13 @@ bool tx_emit_op(struct tx *t, const struct tx_op *op)
         return false; /* AH-BH cannot be named beside a REX prefix */
 
     if (how == SOFT) {
-        lea_r8(t);
+        lea(t, E_R8);
         e_load(e, false, E_R9, SOFT(i->seg));
         EB(e, 0x47, 0x8d, 0x04, 0x08); /* lea r8d, [r8+r9] */
         e_load(e, false, E_R9, SOFT(i->seg) + 4);
         e8(e, 0x65);
     } else if (how == DUAL) {
-        lea_r8(t);
+        lea(t, E_R8);
         window_r9(e);
     } else if (how == FLAT)
         EB(e, 0x65, 0x67);
@@ -124,6 +140,10 @@ bool tx_emit_op(struct tx *t, const struct tx_op *op)
         if (i->base == BT_NOREG && i->index == BT_NOREG) {
             EB(e, 0x04 | reg, 0x25);
             e32(e, (uint32_t)i->disp);
+            break;
+        }
+        if (i->base == RC_ESP && t->esp) {
+            esp_operand(t, reg);
             break;
         }
         e8(e, (i->modrm & 0xc7) | reg);
@@ -228,8 +248,9 @@ bool tx_lea(struct tx *t)
     const struct bt_insn *i = &t->insn;
     if (i->asz != 4 || i->osz != 4 || !i->is_mem)
         return false;
-    lea_r8(t);
-    e_mov(&t->e, false, i->reg == RC_ESP ? E_R12 : i->reg, E_R8);
+    lea(t, tx_host_reg(i->reg));
+    if (i->reg == RC_ESP)
+        t->esp = 0; /* the sum is in it */
     return true;
 }
 

@@ -17,6 +17,7 @@ struct trap {
     unsigned row;
     uint32_t eip; /* of the guest instruction */
     uint64_t gpa;
+    int esp;           /* R12 is behind guest ESP by this */
     enum bt_form form; /* how this block has it */
 };
 
@@ -39,6 +40,7 @@ static void capture(struct trap *p, enum bt_leave reason)
     struct bt_vcpu *v = p->v;
     for (unsigned i = 0; i < 8; i++)
         v->cpu.gpr[i] = (uint32_t)p->r[home[i]];
+    v->cpu.gpr[RC_ESP] += (uint32_t)p->esp;
     step_off(p);
     v->host_flags = ((uint64_t)p->r[REG_EFL] & (RC_ARITH | RC_DF)) | 0x202;
     v->cpu.eflags =
@@ -60,6 +62,7 @@ static void find_insn(struct trap *p)
     p->eip = blk->eip + m->guest_off;
     p->gpa = blk->gpa + m->guest_off;
     p->form = (enum bt_form)m->form;
+    p->esp = m->esp;
 }
 
 static bool at_boundary(const struct trap *p)
