@@ -94,6 +94,7 @@ int bt_create(struct bt_vcpu **out, const struct bt_config *cfg, struct host_err
     memset(v, 0, sizeof *v);
     v->cfg = *cfg;
     v->callout_fn = (uint64_t)bt_callout_insn;
+    v->light_fn = (uint64_t)bt_light_seg;
     v->host_flags = 0x202;
     bt_decoder_init(&v->decoder);
     struct rc_ops ops = {.ctx = v, .tsc = on_tsc};
@@ -333,6 +334,7 @@ static void enter_windows(struct bt_vcpu *v, uint32_t mode, const struct bt_jtab
         v->window_u = u;
     }
     v->entered_user = user;
+    v->entered_mode = mode;
     v->entered_space = space;
     v->gsbase = user ? u : k;
     v->jtab = (uint64_t)t->entry;

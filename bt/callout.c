@@ -91,3 +91,12 @@ uint32_t bt_callout_insn(struct bt_vcpu *v, uint32_t n)
         return 1;
     return cpu->iflag && v->cfg.ops.intr(v->cfg.ops.ctx);
 }
+
+/* MOV to and POP of a data segment register. Nonzero: not done, or not with the block's assumptions: the instruction is
+ * to be executed again by a callout (loading the same selector twice is the same as once). */
+uint32_t bt_light_seg(struct bt_vcpu *v, uint32_t selector, uint32_t seg)
+{
+    if (v->trace || rc_load_seg(&v->cpu, seg, (uint16_t)selector) != RC_OK)
+        return 1;
+    return bt_mode(v) != v->entered_mode || v->leave_pending;
+}

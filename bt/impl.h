@@ -89,7 +89,7 @@ struct bt_stubs {  /* arena offsets */
     uint32_t enter, enter_check, enter_end, abort;
     uint32_t link, leave, leave_saved;
     uint32_t callout, callout_restore, callout_end;
-    uint32_t sentinel, end;
+    uint32_t sentinel, light, end;
 };
 
 /* r15 points here. cpu is first: its hot fields have one-byte displacements. */
@@ -105,6 +105,7 @@ struct bt_vcpu {
     uint64_t guest_rsp;   /* host return stack pointer during a callout */
     uint64_t host_flags;  /* RFLAGS image: guest's arithmetic flags and DF */
     uint64_t callout_fn;  /* bt_callout_insn */
+    uint64_t light_fn;    /* bt_light_seg */
     uint64_t scratch_site;
     uint32_t leave_reason, leave_link;
     uint32_t shadow_eip; /* instruction that the last inline STI shadows */
@@ -156,6 +157,7 @@ struct bt_vcpu {
     bool stepping; /* host TF is set: walking to the next guest instruction boundary */
     bool unchained;
     bool entered_user; /* privilege and space of the last entry */
+    uint32_t entered_mode;
     unsigned entered_space;
     uint64_t window_k, window_u;
     volatile bool stop;
@@ -220,6 +222,7 @@ uint32_t bt_translate(struct bt_vcpu *v, uint32_t eip, uint64_t gpa, unsigned sp
 bool bt_trap(void *ctx, struct host_trap *trap);
 /* callout.c; called from emitted code: nonzero means leave */
 uint32_t bt_callout_insn(struct bt_vcpu *v, uint32_t site);
+uint32_t bt_light_seg(struct bt_vcpu *v, uint32_t selector, uint32_t seg);
 /* verify.c: true when [host, end) obeys the isolation rules; else a sentence in v->reason */
 bool bt_verify_block(struct bt_vcpu *v, const struct bt_block *b);
 /* dump.c */

@@ -164,6 +164,27 @@ void bt_stubs_emit(struct bt_vcpu *v)
     EB(&e, 0x48, 0x8d, 0x64, 0x24, 0xf8); /* lea rsp,[rsp-8]: the sentinel's slot again, still intact */
     e_jtab_lookup(&e);
     EB(&e, 0x41, 0xff, 0xe1); /* jmp r9 */
+
+    /* A light call: selector in r8d, segment number in r9d; only what C may clobber is saved. r8d: 0 when done. No
+     * guest state is in memory meanwhile, so a kick in here walks on to the boundary. */
+    s->light = e.at;
+    e_store(&e, true, E_RSP, OFF(guest_rsp));
+    e_load(&e, true, E_RSP, OFF(c_rsp));
+    EB(&e, 0x9c, 0x50, 0x51, 0x52, 0x56, 0x57); /* pushfq; push rax rcx rdx rsi rdi */
+    EB(&e, 0x48, 0x8d, 0x64, 0x24, 0xf8, 0xfc); /* lea rsp,[rsp-8]; cld */
+    e_mov(&e, true, E_RDI, E_R15);
+    e_mov(&e, false, E_RSI, E_R8);
+    e_mov(&e, false, E_RDX, E_R9);
+    EB(&e, 0x41, 0xff, 0x97); /* call [r15+light_fn] */
+    e32(&e, OFF(light_fn));
+    e_mov(&e, false, E_R8, E_RAX);
+    emit_request_test(&e);
+    EB(&e, 0x74, 6); /* je +6 */
+    e_mov_imm(&e, E_R8, 1);
+    EB(&e, 0x48, 0x8d, 0x64, 0x24, 0x08);       /* lea rsp,[rsp+8] */
+    EB(&e, 0x5f, 0x5e, 0x5a, 0x59, 0x58, 0x9d); /* pop rdi rsi rdx rcx rax; popfq */
+    e_load(&e, true, E_RSP, OFF(guest_rsp));
+    e8(&e, 0xc3);
     s->end = e.at;
     v->arena_next = (e.at + 63) & ~63u;
 }

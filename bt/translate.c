@@ -64,6 +64,8 @@ static bool emit_plain(struct tx *t, enum tx_kind kind)
         return tx_stack(t, kind);
     case TX_MOV_FROM_SEG:
         return tx_mov_from_seg(t);
+    case TX_LOAD_SEG:
+        return tx_load_seg(t);
     case TX_MOFFS:
         return emit_moffs(t);
     case TX_CLI:

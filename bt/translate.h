@@ -33,6 +33,7 @@ enum tx_kind {
     TX_PUSH_RM,
     TX_PUSH_SEG,
     TX_MOV_FROM_SEG,
+    TX_LOAD_SEG, /* MOV to, POP of ES, DS, FS, GS */
     TX_LEAVE,
     TX_MOFFS,
     TX_LEA,
@@ -56,6 +57,7 @@ void tx_esp_settle(struct tx *t);                         /* add t->esp to R12 *
 void tx_push(struct tx *t, unsigned host_reg);
 bool tx_stack(struct tx *t, enum tx_kind kind);
 bool tx_mov_from_seg(struct tx *t);
+bool tx_load_seg(struct tx *t);
 unsigned tx_host_reg(unsigned guest);
 
 /* translate_table.c */

@@ -98,6 +98,46 @@ bool tx_mov_from_seg(struct tx *t)
     return true;
 }
 
+/* Which data segment register a MOV or POP loads; RC_SEG_COUNT: another, or a form that is left to the interpreter. */
+static unsigned loaded_seg(const struct bt_insn *i, bool *is_pop)
+{
+    unsigned seg = i->has_modrm ? i->reg : i->opcode >> 3 & 7u;
+    *is_pop = !i->has_modrm;
+    if (i->has_modrm ? i->mod != 3 || i->rm == RC_ESP : i->osz != 4)
+        return RC_SEG_COUNT;
+    return seg == RC_ES || seg == RC_DS || seg == RC_FS || seg == RC_GS ? seg : RC_SEG_COUNT;
+}
+
+bool tx_load_seg(struct tx *t)
+{
+    struct emit *e = &t->e;
+    bool is_pop;
+    unsigned seg = loaded_seg(&t->insn, &is_pop);
+    if (seg == RC_SEG_COUNT || (is_pop && !window(t)) || t->form >= BT_FORM_SOFT)
+        return false;
+    if (is_pop)
+        e_stack(e, 0x8b, E_R8, 0);
+    else
+        e_mov(e, false, E_R8, t->insn.rm);
+    e_mov_imm(e, E_R9, seg);
+    e8(e, 0xe8);
+    e_rel32(e, t->v->stubs.light);
+    e_mov(e, true, E_R9, E_RCX);
+    e_mov(e, false, E_RCX, E_R8);
+    EB(e, 0xe3, 0); /* jrcxz done */
+    uint32_t good = e->at;
+    e_mov(e, true, E_RCX, E_R9);
+    tx_callout(t);
+    EB(e, 0xeb, 0); /* jmp end */
+    uint32_t end = e->at;
+    e->rw[good - 1] = (uint8_t)(e->at - good);
+    e_mov(e, true, E_RCX, E_R9);
+    if (is_pop)
+        e_esp_add(e, 4);
+    e->rw[end - 1] = (uint8_t)(e->at - end);
+    return true;
+}
+
 static void pop(struct tx *t)
 {
     unsigned r = tx_host_reg(t->insn.opcode & 7);

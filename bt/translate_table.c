@@ -8,18 +8,19 @@
 #define E TX_END
 #define J TX_JCC
 #define S TX_PUSH_SEG
+#define L TX_LOAD_SEG
 #define R8(k) k, k, k, k, k, k, k, k
 
 static const uint8_t map0[256] = {
-    /* 00 */ C, C, C, C, C, C, S, I,  C, C, C, C, C, C, S, I,
-    /* 10 */ C, C, C, C, C, C, S, I,  C, C, C, C, C, C, S, I,
+    /* 00 */ C, C, C, C, C, C, S, L,  C, C, C, C, C, C, S, I,
+    /* 10 */ C, C, C, C, C, C, S, I,  C, C, C, C, C, C, S, L,
     /* 20 */ C, C, C, C, C, C, I, I,  C, C, C, C, C, C, I, I,
     /* 30 */ C, C, C, C, C, C, I, I,  C, C, C, C, C, C, I, I,
     /* 40 */ R8(TX_INCDEC),           R8(TX_INCDEC),
     /* 50 */ R8(TX_PUSH_REG),         R8(TX_POP_REG),
     /* 60 */ I, I, I, I, I, I, I, I,  TX_PUSH_IMM, C, TX_PUSH_IMM, C, I, I, I, I,
     /* 70 */ R8(J),                   R8(J),
-    /* 80 */ C, C, I, C, C, C, C, C,  C, C, C, C, TX_MOV_FROM_SEG, TX_LEA, I, I,
+    /* 80 */ C, C, I, C, C, C, C, C,  C, C, C, C, TX_MOV_FROM_SEG, TX_LEA, L, I,
     /* 90 */ R8(C),                   C, C, E, C, TX_PUSHF, TX_POPF, C, C,
     /* a0 */ TX_MOFFS, TX_MOFFS, TX_MOFFS, TX_MOFFS, TX_STRING, TX_STRING, TX_STRING, TX_STRING,
     /* a8 */ C, C, TX_STRING, TX_STRING, TX_STRING, TX_STRING, TX_STRING, TX_STRING,
@@ -34,8 +35,8 @@ static const uint8_t map0f[256] = { /* integer class only */
     [0x0b] = E, [0x0d] = N, [0x18] = R8(N), [0x34] = E, E,
     [0x40] = R8(C), R8(C),
     [0x80] = R8(J), R8(J), R8(C), R8(C),
-    [0xa0] = S, I, I, C, C, C,    /* PUSH FS . . BT SHLD */
-    [0xa8] = S, I, I,             /* PUSH GS */
+    [0xa0] = S, L, I, C, C, C,    /* PUSH FS . . BT SHLD */
+    [0xa8] = S, L, I,             /* PUSH GS */
     [0xab] = C, C, C, I, C,       /* BTS SHRD . IMUL */
     [0xb0] = C, C, I, C, I, I, C, C, /* CMPXCHG . BTR . . MOVZX */
     [0xb8] = C, E, C, C, C, C, C, C, /* POPCNT UD1 BTx BTC BSF BSR MOVSX */
@@ -48,6 +49,7 @@ static const uint8_t map0f[256] = { /* integer class only */
 #undef E
 #undef J
 #undef S
+#undef L
 #undef R8
 /* clang-format on */
 

@@ -146,6 +146,13 @@ static bool check_stub(struct vf *f, uint32_t target)
                 return true;
         return vf_refuse(f, "callout without one of the block's sites in r8");
     }
+    if (target == v->stubs.light && is_call) {
+        for (unsigned seg = 0; seg < RC_SEG_COUNT; seg++)
+            if (exactly(f, 9, seg))
+                return seg == RC_ES || seg == RC_DS || seg == RC_FS || seg == RC_GS ||
+                       vf_refuse(f, "a light call may only load a data segment register");
+        return vf_refuse(f, "light call without a segment register in r9");
+    }
     if (target == v->stubs.link && is_jmp) {
         for (unsigned k = 0; k < b->link_count; k++)
             if (exactly(f, 9, b->first_link + k))
