@@ -98,5 +98,7 @@ uint32_t bt_light_seg(struct bt_vcpu *v, uint32_t selector, uint32_t seg)
 {
     if (v->trace || rc_load_seg(&v->cpu, seg, (uint16_t)selector) != RC_OK)
         return 1;
-    return bt_mode(v) != v->entered_mode || v->leave_pending;
+    /* of the mode key a data segment decides one bit: is it flat? */
+    unsigned odd = seg == RC_DS ? RC_MODE_DS_ODD : seg == RC_ES ? RC_MODE_ES_ODD : 0;
+    return (odd && (v->cpu.seg[seg].soft != 0) != !!(v->entered_mode & odd)) || v->leave_pending;
 }
