@@ -18,13 +18,15 @@ enum cmd_status {
 
 /* argv[0] is the first argument after the subcommand. Return the exit status. */
 int cmd_run(int argc, char *const *argv);
+int cmd_bench(int argc, char *const *argv);
 int cmd_doctor(int argc, char *const *argv);
 int cmd_help(int argc, char *const *argv);
 int cmd_version(int argc, char *const *argv);
 
-/* Texts of `ringlet --help` and `ringlet run --help`. */
+/* Texts of `ringlet --help`, `ringlet run --help` and `ringlet bench --help`. */
 void cmd_help_overview(FILE *out);
 void cmd_help_run(FILE *out);
+void cmd_help_bench(FILE *out);
 /* 0 when the host has all that the engine needs; else one sentence in err. */
 int cmd_doctor_check(enum bt_engine engine, struct host_err *err);
 /* One line on standard error, with the terminal usable again: "ringlet: ...". */

@@ -13,8 +13,9 @@ static const char help_overview[] =
     "usage: ringlet run [options]     run a guest; without options an embedded one that shows what ringlet "
     "does\n"
     "       ringlet run --help        all options, with examples\n"
+    "       ringlet bench [options]   compare with QEMU and the bare host; --help for the options\n"
     "       ringlet doctor            what this host offers, what is missing, what to do\n"
-    "       ringlet help [run]        this text, or the options of run\n"
+    "       ringlet help [run|bench]  this text, or the options\n"
     "       ringlet version\n";
 
 static const char help_run_head[] =
@@ -64,6 +65,8 @@ int cmd_help(int argc, char *const *argv)
 {
     if (argc > 0 && strcmp(argv[0], "run") == 0)
         cmd_help_run(stdout);
+    else if (argc > 0 && strcmp(argv[0], "bench") == 0)
+        cmd_help_bench(stdout);
     else
         cmd_help_overview(stdout);
     return CMD_OK;

@@ -9,6 +9,7 @@ static const struct {
     int (*run)(int argc, char *const *argv);
 } commands[] = {
     {"run", NULL, cmd_run},
+    {"bench", NULL, cmd_bench},
     {"doctor", NULL, cmd_doctor},
     {"help", "--help", cmd_help},
     {"version", "--version", cmd_version},

@@ -22,6 +22,7 @@ enum {
     MMAP_SHARED = 1,
     MMAP_PRIVATE = 2,
     MMAP_ANONYMOUS = 0x20,
+    MMAP_NORESERVE = 0x4000,
     PAGE = 4096,
 };
 

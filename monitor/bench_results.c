@@ -1,0 +1,219 @@
+/* Rows, samples, and what follows from them. */
+#include <math.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include "bench.h"
+
+const struct bench_row bench_rows[] = {
+#define ROW(suite, name, what, unit, better, flags)                                                          \
+    {BENCH_##suite, #name, what, BENCH_##unit, BENCH_##better, flags, NULL, 0, 0},
+#define POINT(series, x, what, unit, needs)                                                                  \
+    {BENCH_SCALE, #series "_" #x, what, BENCH_##unit, BENCH_LOWER, 0, #series, x, needs},
+#include "bench_rows.def"
+#undef ROW
+#undef POINT
+};
+enum { ROWS = sizeof(bench_rows) / sizeof(bench_rows[0]) };
+const unsigned bench_row_count = ROWS;
+_Static_assert(ROWS <= sizeof(((struct bench_sink *)0)->due), "more rows than a sink has room for");
+
+const char *const bench_suite_names[] = {"nano", "linux", "compute", "boot", "scale"};
+const char *const bench_engine_names[] = {"ringlet", "tcg", "kvm", "native"};
+
+static const struct {
+    const char *name;
+    double scale;
+} bench_units[] = {[BENCH_CYCLES] = {"cycles", 1}, [BENCH_NS] = {"ns", 1}, [BENCH_US] = {"us", 1e3},
+                   [BENCH_MS] = {"ms", 1e6},       [BENCH_S] = {"s", 1e9}, [BENCH_MBS] = {"MB/s", 1}};
+
+const char *bench_unit_name(enum bench_unit unit)
+{
+    return bench_units[unit].name;
+}
+
+double bench_unit_scale(enum bench_unit unit)
+{
+    return bench_units[unit].scale;
+}
+
+int bench_results_init(struct bench_results *r, struct host_err *err)
+{
+    r->cell = calloc(bench_row_count, sizeof(*r->cell));
+    return r->cell ? 0 : host_fail(err, "no memory for the results");
+}
+
+void bench_results_finish(struct bench_results *r)
+{
+    free(r->cell);
+    r->cell = NULL;
+}
+
+static int bench_compare(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+
+    return (x > y) - (x < y);
+}
+
+bool bench_summarize(const double *v, unsigned n, struct bench_summary *s)
+{
+    double sorted[BENCH_MAX_ROUNDS];
+
+    if (n == 0 || n > BENCH_MAX_ROUNDS)
+        return false;
+    memcpy(sorted, v, n * sizeof(*v));
+    qsort(sorted, n, sizeof(*sorted), bench_compare);
+    *s = (struct bench_summary){(sorted[(n - 1) / 2] + sorted[n / 2]) / 2, sorted[0], sorted[n - 1]};
+    return true;
+}
+
+bool bench_cell_summary(const struct bench_results *r, unsigned row, enum bench_engine engine,
+                        struct bench_summary *s)
+{
+    const struct bench_cell *c = &r->cell[row][engine];
+    double scale = bench_unit_scale(bench_rows[row].unit);
+
+    if (!bench_summarize(c->v, c->n, s))
+        return false;
+    s->median /= scale;
+    s->min /= scale;
+    s->max /= scale;
+    return true;
+}
+
+double bench_speedup(const struct bench_results *r, unsigned row, enum bench_engine engine,
+                     enum bench_engine base)
+{
+    struct bench_summary a, b;
+
+    if (!bench_cell_summary(r, row, engine, &a) || !bench_cell_summary(r, row, base, &b) || a.median <= 0 ||
+        b.median <= 0)
+        return 0;
+    return bench_rows[row].better == BENCH_LOWER ? b.median / a.median : a.median / b.median;
+}
+
+double bench_suite_speedup(const struct bench_results *r, enum bench_suite suite, enum bench_engine engine,
+                           enum bench_engine base)
+{
+    double sum = 0;
+    unsigned n = 0;
+
+    for (unsigned i = 0; i < bench_row_count; i++) {
+        double s = bench_rows[i].suite == suite ? bench_speedup(r, i, engine, base) : 0;
+
+        if (s > 0) {
+            sum += log(s);
+            n++;
+        }
+    }
+    return n ? exp(sum / n) : 0;
+}
+
+bool bench_row_selected(const struct bench_results *r, unsigned row)
+{
+    return r->suite[bench_rows[row].suite] && !(r->quick && (bench_rows[row].flags & BENCH_HEAVY));
+}
+
+bool bench_row_due(const struct bench_results *r, unsigned row, unsigned round)
+{
+    return bench_row_selected(r, row) && (round == 0 || !(bench_rows[row].flags & BENCH_HEAVY));
+}
+
+int bench_row_find(const char *name, size_t length)
+{
+    for (unsigned i = 0; i < bench_row_count; i++)
+        if (strlen(bench_rows[i].name) == length && memcmp(bench_rows[i].name, name, length) == 0)
+            return (int)i;
+    return -1;
+}
+
+void bench_cell_add(struct bench_cell *c, double value)
+{
+    if (c->n < BENCH_MAX_ROUNDS)
+        c->v[c->n++] = value;
+}
+
+void bench_cell_fail(struct bench_cell *c, const char *fmt, ...)
+{
+    va_list ap;
+
+    if (c->why[0]) /* the first trouble is the one to tell */
+        return;
+    va_start(ap, fmt);
+    vsnprintf(c->why, sizeof(c->why), fmt, ap);
+    va_end(ap);
+}
+
+void bench_results_note(struct bench_results *r, const char *fmt, ...)
+{
+    va_list ap;
+
+    if (r->notes == BENCH_MAX_NOTES)
+        return;
+    va_start(ap, fmt);
+    vsnprintf(r->note[r->notes++], sizeof(r->note[0]), fmt, ap);
+    va_end(ap);
+}
+
+/* ---- What programs print ---- */
+
+/* Splits "word name number" at single blanks; false when it is anything else. */
+static bool bench_parse_fields(const char *text, const char *word, const char **name, size_t *name_length,
+                               double *value)
+{
+    size_t n = strlen(word);
+    char *end;
+
+    if (strncmp(text, word, n) != 0 || text[n] != ' ')
+        return false;
+    *name = text + n + 1;
+    *name_length = strcspn(*name, " ");
+    text = *name + *name_length;
+    if (*text != ' ' || text[1] < '0' || text[1] > '9')
+        return false;
+    *value = strtod(text + 1, &end);
+    return !*end && isfinite(*value);
+}
+
+bool bench_parse_line(struct bench_sink *s, const char *line, size_t length)
+{
+    char text[128];
+    const char *name;
+    size_t name_length;
+    double value;
+    bool failed;
+    int row;
+
+    while (length && (line[length - 1] == '\r' || line[length - 1] == '\n'))
+        length--;
+    if (length >= sizeof(text))
+        return false;
+    memcpy(text, line, length);
+    text[length] = 0;
+    failed = bench_parse_fields(text, "fail", &name, &name_length, &value);
+    if (!failed && !bench_parse_fields(text, "row", &name, &name_length, &value))
+        return false;
+    row = bench_row_find(name, name_length);
+    if (row < 0 || !s->due[row])
+        return false;
+    s->due[row] = false;
+    if (failed)
+        bench_cell_fail(&s->results->cell[row][s->engine],
+                        value == 137 ? "took too long" : "the program failed (status %.0f)", value);
+    else
+        bench_cell_add(&s->results->cell[row][s->engine], value);
+    return true;
+}
+
+void bench_parse_text(struct bench_sink *s, const char *text, size_t length)
+{
+    while (length) {
+        const char *end = memchr(text, '\n', length);
+        size_t n = end ? (size_t)(end - text) + 1 : length;
+
+        bench_parse_line(s, text, n);
+        text += n;
+        length -= n;
+    }
+}

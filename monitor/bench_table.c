@@ -1,0 +1,120 @@
+/* The results as a table for a terminal. */
+#include <math.h>
+#include "bench.h"
+
+enum { WHAT = 56, FIGURE = 26, RATIO = 12 };
+
+const char *bench_number(double v, char text[32])
+{
+    int whole = v > 0 ? (int)floor(log10(v)) + 1 : 1;
+    int decimals = whole >= 3 ? 0 : whole < -3 ? 6 : 3 - whole;
+
+    snprintf(text, 32, "%.*f", decimals, v);
+    return text;
+}
+
+static void bench_table_figure(const struct bench_results *r, unsigned row, enum bench_engine e, FILE *out)
+{
+    struct bench_summary s;
+    char cell[128] = "-", median[32], min[32], max[32];
+
+    if (bench_cell_summary(r, row, e, &s)) {
+        if (r->cell[row][e].n > 1)
+            snprintf(cell, sizeof(cell), "%s [%s..%s]", bench_number(s.median, median),
+                     bench_number(s.min, min), bench_number(s.max, max));
+        else
+            snprintf(cell, sizeof(cell), "%s", bench_number(s.median, median));
+    }
+    fprintf(out, " %*s", FIGURE, cell);
+}
+
+static void bench_table_ratio(double ratio, FILE *out)
+{
+    char text[40] = "-", number[32];
+
+    if (ratio > 0)
+        snprintf(text, sizeof(text), "%sx", bench_number(ratio, number));
+    fprintf(out, " %*s", RATIO, text);
+}
+
+/* Ratios are of ringlet to each other engine: above 1, ringlet is ahead. */
+static bool bench_table_compared(const struct bench_results *r, unsigned e)
+{
+    return e != BENCH_RINGLET && r->engine[e].here && r->engine[BENCH_RINGLET].here;
+}
+
+static void bench_table_head(const struct bench_results *r, enum bench_suite suite, FILE *out)
+{
+    char title[40];
+
+    fprintf(out, "\n%-*s", WHAT, bench_suite_names[suite]);
+    for (unsigned e = 0; e < BENCH_ENGINES; e++)
+        if (r->engine[e].here)
+            fprintf(out, " %*s", FIGURE, bench_engine_names[e]);
+    for (unsigned e = 0; e < BENCH_ENGINES; e++)
+        if (bench_table_compared(r, e)) {
+            snprintf(title, sizeof(title), "to %s", bench_engine_names[e]);
+            fprintf(out, " %*s", RATIO, title);
+        }
+    fputc('\n', out);
+}
+
+static void bench_table_row(const struct bench_results *r, unsigned row, FILE *out)
+{
+    char what[160];
+
+    snprintf(what, sizeof(what), "%s, %s", bench_rows[row].what, bench_unit_name(bench_rows[row].unit));
+    fprintf(out, "%-*s", WHAT, what);
+    for (unsigned e = 0; e < BENCH_ENGINES; e++)
+        if (r->engine[e].here)
+            bench_table_figure(r, row, e, out);
+    for (unsigned e = 0; e < BENCH_ENGINES; e++)
+        if (bench_table_compared(r, e))
+            bench_table_ratio(bench_speedup(r, row, BENCH_RINGLET, e), out);
+    fputc('\n', out);
+}
+
+static void bench_table_mean(const struct bench_results *r, enum bench_suite suite, FILE *out)
+{
+    fprintf(out, "%-*s", WHAT, "geometric mean");
+    for (unsigned e = 0; e < BENCH_ENGINES; e++)
+        if (r->engine[e].here)
+            fprintf(out, " %*s", FIGURE, "");
+    for (unsigned e = 0; e < BENCH_ENGINES; e++)
+        if (bench_table_compared(r, e))
+            bench_table_ratio(bench_suite_speedup(r, suite, BENCH_RINGLET, e), out);
+    fputc('\n', out);
+}
+
+/* Why figures are missing, below the figures. */
+static void bench_table_missing(const struct bench_results *r, FILE *out)
+{
+    for (unsigned i = 0; i < r->notes; i++)
+        fprintf(out, "left out: %s\n", r->note[i]);
+    for (unsigned e = 0; e < BENCH_ENGINES; e++) {
+        if (r->engine[e].wanted && !r->engine[e].here)
+            fprintf(out, "left out: %s: %s\n", bench_engine_names[e], r->engine[e].note);
+        for (unsigned i = 0; i < bench_row_count; i++)
+            if (r->cell[i][e].why[0])
+                fprintf(out, "%s, %s: %s\n", bench_engine_names[e], bench_rows[i].name, r->cell[i][e].why);
+    }
+}
+
+void bench_table_print(const struct bench_results *r, FILE *out)
+{
+    fprintf(out,
+            "%s\n%s; ringlet %s; %u round%s%s; medians [least..most]; a ratio above 1: ringlet is ahead\n",
+            r->host, r->date, r->version, r->rounds, r->rounds == 1 ? "" : "s",
+            r->partial ? "; PARTIAL: interrupted" : "");
+    for (unsigned s = 0; s < BENCH_SUITES; s++) {
+        if (!r->suite[s])
+            continue;
+        bench_table_head(r, s, out);
+        for (unsigned i = 0; i < bench_row_count; i++)
+            if (bench_rows[i].suite == s && bench_row_selected(r, i))
+                bench_table_row(r, i, out);
+        bench_table_mean(r, s, out);
+    }
+    fputc('\n', out);
+    bench_table_missing(r, out);
+}
