@@ -18,6 +18,7 @@ struct bench_options {
     struct bench_config config;
     struct bench_results results;
     const char *json, *html;
+    FILE *json_out, *html_out;
     char self[4096], programs[4096], cache[4096];
     bool help;
 };
@@ -323,20 +324,39 @@ static int bench_signals(struct host_err *err)
     return fd < 0 ? host_fail(err, "signalfd: %s", strerror(errno)) : fd;
 }
 
-static int bench_write(const char *path, void (*print)(const struct bench_results *, FILE *),
-                       const struct bench_results *r, struct host_err *err)
+/* Before anything is measured: half an hour later is too late to hear that a file cannot be written. */
+static int bench_open(FILE **out, const char *path, struct host_err *err)
 {
-    FILE *out;
-
     if (!path)
         return 0;
-    out = fopen(path, "we");
-    if (!out)
-        return host_fail(err, "%s cannot be written: %s", path, strerror(errno));
-    print(r, out);
-    if (fclose(out) != 0)
-        return host_fail(err, "%s cannot be written: %s", path, strerror(errno));
+    *out = fopen(path, "we");
+    return *out ? 0 : host_fail(err, "%s cannot be written: %s", path, strerror(errno));
+}
+
+static int bench_write(FILE **out, const char *path, void (*print)(const struct bench_results *, FILE *),
+                       const struct bench_results *r, struct host_err *err)
+{
+    FILE *f = *out;
+    bool bad;
+
+    if (!f)
+        return 0;
+    print(r, f);
+    *out = NULL;
+    bad = ferror(f);
+    if (fclose(f) != 0 || bad)
+        return host_fail(err, "%s cannot be written completely: %s", path, strerror(errno));
     return 0;
+}
+
+/* The signal that interrupted; what is readable from a signalfd is there already. */
+static int bench_interrupted(const struct bench_options *o)
+{
+    struct signalfd_siginfo info;
+
+    if (read(o->config.signals, &info, sizeof(info)) != sizeof(info))
+        return CMD_CANNOT_START;
+    return 128 + (int)info.ssi_signo;
 }
 
 static void bench_say_engines(const struct bench_results *r)
@@ -346,27 +366,47 @@ static void bench_say_engines(const struct bench_results *r)
             cmd_say("bench: without %s: %s", bench_engine_names[e], r->engine[e].note);
 }
 
-static int bench_all(struct bench_options *o, struct host_err *err)
+static int bench_prepare(struct bench_options *o, struct host_err *err)
 {
     struct bench_results *r = &o->results;
-    bool any = false;
 
-    if (bench_find(o, err) < 0 || (o->config.signals = bench_signals(err)) < 0)
+    if (bench_find(o, err) < 0 || bench_open(&o->json_out, o->json, err) < 0 ||
+        bench_open(&o->html_out, o->html, err) < 0 || (o->config.signals = bench_signals(err)) < 0)
         return -1;
     bench_describe_host(r);
     bench_engines_probe(&o->config, r);
     bench_say_engines(r);
     for (unsigned e = 0; e < BENCH_ENGINES; e++)
-        any |= r->engine[e].here;
-    if (!any)
-        return host_fail(err, "no engine works on this host");
+        if (r->engine[e].here)
+            return 0;
+    return host_fail(err, "no engine works on this host");
+}
+
+static int bench_all(struct bench_options *o, struct host_err *err)
+{
+    struct bench_results *r = &o->results;
+
+    if (bench_prepare(o, err) < 0)
+        return -1;
     if (bench_run(&o->config, r, err) < 0)
         cmd_say("%s", err->text); /* and show what there is */
     bench_table_print(r, stdout);
-    if (bench_write(o->json, bench_json_print, r, err) < 0 ||
-        bench_write(o->html, bench_html_print, r, err) < 0)
+    if (bench_write(&o->json_out, o->json, bench_json_print, r, err) < 0 ||
+        bench_write(&o->html_out, o->html, bench_html_print, r, err) < 0)
         return -1;
-    return r->partial ? 128 + SIGINT : CMD_OK;
+    return r->partial ? bench_interrupted(o) : CMD_OK;
+}
+
+static void bench_finish(struct bench_options *o)
+{
+    if (o->json_out)
+        fclose(o->json_out);
+    if (o->html_out)
+        fclose(o->html_out);
+    if (o->config.signals >= 0)
+        close(o->config.signals);
+    bench_results_finish(&o->results);
+    free(o);
 }
 
 int cmd_bench(int argc, char *const *argv)
@@ -380,6 +420,7 @@ int cmd_bench(int argc, char *const *argv)
         free(o);
         return CMD_CANNOT_START;
     }
+    o->config.signals = -1;
     if (bench_parse(o, argc, argv, &err) < 0) {
         cmd_say("%s", err.text);
     } else if (o->help) {
@@ -389,7 +430,6 @@ int cmd_bench(int argc, char *const *argv)
         cmd_say("%s", err.text);
         status = CMD_CANNOT_START;
     }
-    bench_results_finish(&o->results);
-    free(o);
+    bench_finish(o);
     return status;
 }
