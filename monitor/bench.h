@@ -51,6 +51,15 @@ struct bench_engine_state {
     bool wanted, here;
     char note[160]; /* version; or why it is not here */
 };
+/* Where ringlet's time went during a job, as `ringlet run --stats=json` tells it; nanoseconds. */
+enum bench_share { BENCH_USER, BENCH_KERNEL, BENCH_MONITOR, BENCH_DEVICES, BENCH_IDLE, BENCH_SHARES };
+struct bench_split {
+    double ns[BENCH_SHARES];
+    bool known;
+};
+enum bench_group { BENCH_GROUP_NANO, BENCH_GROUP_LINUX, BENCH_GROUP_PAE, BENCH_GROUPS };
+extern const char *const bench_share_names[BENCH_SHARES], *const bench_group_names[BENCH_GROUPS];
+
 struct bench_results {
     struct bench_engine_state engine[BENCH_ENGINES];
     bool suite[BENCH_SUITES];
@@ -61,6 +70,7 @@ struct bench_results {
     char host[256], date[32];
     char note[BENCH_MAX_NOTES][200]; /* what was left out, and why */
     unsigned notes;
+    struct bench_split split[BENCH_GROUPS];   /* of the last round */
     struct bench_cell (*cell)[BENCH_ENGINES]; /* [bench_row_count] */
 };
 int bench_results_init(struct bench_results *r, struct host_err *err);
@@ -101,6 +111,9 @@ struct bench_sink {
 /* Takes "row NAME VALUE" and "fail NAME STATUS"; true when the line was one of these and wanted. */
 bool bench_parse_line(struct bench_sink *s, const char *line, size_t length);
 void bench_parse_text(struct bench_sink *s, const char *text, size_t length);
+
+/* Finds the shares in what a machine printed (the last ones: a guest may print the same). False when there are none. */
+bool bench_parse_split(const char *text, struct bench_split *split);
 
 /* ---- Showing ---- */
 

@@ -58,7 +58,7 @@ static void bench_command_ringlet(const struct bench_config *c, const struct ben
                                   struct bench_argv *a, const char *memory)
 {
     bench_arg(a, c->self);
-    bench_args(a, (const char *const[]){"run", "--serial", "stdio", "--no-reboot", NULL});
+    bench_args(a, (const char *const[]){"run", "--serial", "stdio", "--no-reboot", "--stats=json", NULL});
     bench_option(a, "--memory", memory);
     bench_option(a, "--multiboot", m->multiboot);
     bench_option(a, "--kernel", m->kernel);

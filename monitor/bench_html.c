@@ -3,7 +3,7 @@
 #include <string.h>
 #include "bench.h"
 
-enum { LABEL = 380, PLOT = 420, BAR = 14, SCALE_DECADES = 2 };
+enum { LABEL = 380, PLOT = 420, BAR = 14, SCALE_DECADES = 2, SPLIT_LEFT = 90, SPLIT_WIDTH = 800 };
 
 static const char *const engine_colours[BENCH_ENGINES] = {"#2266cc", "#d08020", "#8844aa", "#448844"};
 
@@ -293,6 +293,49 @@ static void html_growths(const struct bench_results *r, FILE *out)
         }
 }
 
+/* ---- Where ringlet's time went: one bar per job ---- */
+
+static void html_split_bar(const struct bench_split *s, unsigned y, FILE *out)
+{
+    static const char *const colours[BENCH_SHARES] = {"#448844", "#2266cc", "#c04030", "#d08020", "#bbbbbb"};
+    double total = 0, x = SPLIT_LEFT;
+
+    for (unsigned i = 0; i < BENCH_SHARES; i++)
+        total += s->ns[i];
+    for (unsigned i = 0; i < BENCH_SHARES && total > 0; i++) {
+        double width = s->ns[i] / total * SPLIT_WIDTH;
+
+        fprintf(out, "<rect x=\"%.1f\" y=\"%u\" width=\"%.1f\" height=\"20\" fill=\"%s\"/>", x, y, width,
+                colours[i]);
+        if (s->ns[i] >= total / 20)
+            fprintf(out, "<text x=\"%.1f\" y=\"%u\" style=\"fill:#fff\">%s %.0f%%</text>", x + 4, y + 14,
+                    bench_share_names[i], s->ns[i] / total * 100);
+        x += width;
+    }
+    fprintf(out, "<text x=\"%d\" y=\"%u\">%.2f s</text>\n", SPLIT_LEFT + SPLIT_WIDTH + 8, y + 14,
+            total / 1e9);
+}
+
+static void html_splits(const struct bench_results *r, FILE *out)
+{
+    unsigned y = 4, bars = 0;
+
+    for (unsigned g = 0; g < BENCH_GROUPS; g++)
+        bars += r->split[g].known;
+    if (!bars)
+        return;
+    html_element(out, "h2", "Where ringlet's time went, last round");
+    fprintf(out, "<svg width=\"%d\" height=\"%u\" role=\"img\">\n", SPLIT_LEFT + SPLIT_WIDTH + 100,
+            bars * 26 + 4);
+    for (unsigned g = 0; g < BENCH_GROUPS; g++)
+        if (r->split[g].known) {
+            fprintf(out, "<text x=\"0\" y=\"%u\">%s</text>", y + 14, bench_group_names[g]);
+            html_split_bar(&r->split[g], y, out);
+            y += 26;
+        }
+    fputs("</svg>\n", out);
+}
+
 /* ---- The page ---- */
 
 static void html_intro(const struct bench_results *r, FILE *out)
@@ -346,6 +389,7 @@ void bench_html_print(const struct bench_results *r, FILE *out)
             if (s == BENCH_SCALE)
                 html_growths(r, out);
         }
+    html_splits(r, out);
     html_missing(r, out);
     fputs("</body></html>\n", out);
 }

@@ -40,6 +40,23 @@ static void bench_json_engines(const struct bench_results *r, FILE *out)
     fputs("],\n", out);
 }
 
+static void bench_json_splits(const struct bench_results *r, FILE *out)
+{
+    const char *comma = "";
+
+    fputs("  \"ringlet_time_ns\": {", out);
+    for (unsigned g = 0; g < BENCH_GROUPS; g++) {
+        if (!r->split[g].known)
+            continue;
+        fprintf(out, "%s\n    \"%s\": {", comma, bench_group_names[g]);
+        for (unsigned i = 0; i < BENCH_SHARES; i++)
+            fprintf(out, "%s\"%s\": %.0f", i ? ", " : "", bench_share_names[i], r->split[g].ns[i]);
+        fputc('}', out);
+        comma = ",";
+    }
+    fputs("},\n", out);
+}
+
 static void bench_json_cell(const struct bench_results *r, unsigned row, enum bench_engine e, FILE *out)
 {
     const struct bench_cell *c = &r->cell[row][e];
@@ -118,6 +135,7 @@ void bench_json_print(const struct bench_results *r, FILE *out)
         bench_json_string(out, r->note[i]);
     }
     fputs("],\n", out);
+    bench_json_splits(r, out);
     fputs("  \"rows\": [", out);
     for (unsigned i = 0; i < bench_row_count; i++)
         if (bench_row_selected(r, i)) {

@@ -19,6 +19,8 @@ const unsigned bench_row_count = ROWS;
 _Static_assert(ROWS <= sizeof(((struct bench_sink *)0)->due), "more rows than a sink has room for");
 
 const char *const bench_suite_names[] = {"nano", "linux", "compute", "boot", "scale"};
+const char *const bench_share_names[] = {"user", "kernel", "monitor", "devices", "idle"};
+const char *const bench_group_names[] = {"nano", "linux", "linux pae"};
 const char *const bench_engine_names[] = {"ringlet", "tcg", "kvm", "native"};
 
 static const struct {
@@ -216,4 +218,25 @@ void bench_parse_text(struct bench_sink *s, const char *text, size_t length)
         text += n;
         length -= n;
     }
+}
+
+bool bench_parse_split(const char *text, struct bench_split *split)
+{
+    static const char head[] = "\"time_ns\": {";
+    const char *at = NULL;
+
+    for (const char *p = strstr(text, head); p; p = strstr(p + 1, head))
+        at = p + strlen(head);
+    split->known = at != NULL;
+    for (unsigned i = 0; i < BENCH_SHARES && split->known; i++) {
+        char name[24], *end;
+        int n = snprintf(name, sizeof(name), "\"%s\": ", bench_share_names[i]);
+
+        split->known = strncmp(at, name, (size_t)n) == 0 && at[n] >= '0' && at[n] <= '9';
+        if (!split->known)
+            break;
+        split->ns[i] = (double)strtoull(at + n, &end, 10);
+        at = end + strspn(end, ", ");
+    }
+    return split->known;
 }

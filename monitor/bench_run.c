@@ -7,7 +7,6 @@
 #include <unistd.h>
 #include "bench.h"
 
-enum bench_group { GROUP_NANO, GROUP_LINUX, GROUP_PAE, BENCH_GROUPS };
 enum { SILENCE_SECONDS = BENCH_ROW_SECONDS + 30, LINUX_RESERVE_MIB = 64 };
 
 struct bench_job {
@@ -26,7 +25,6 @@ struct bench_plan {
     bool terminal, kernels[BENCH_GROUPS];
 };
 
-static const char *const group_names[] = {"nano", "linux", "linux pae"};
 static const char *const group_kernels[] = {NULL, "vmlinuz-686", "vmlinuz-686-pae"};
 
 static double run_clock(void)
@@ -40,8 +38,8 @@ static double run_clock(void)
 static enum bench_group row_group(unsigned row)
 {
     if (bench_rows[row].suite == BENCH_NANO)
-        return GROUP_NANO;
-    return strcmp(bench_rows[row].name, "boot_pae") == 0 ? GROUP_PAE : GROUP_LINUX;
+        return BENCH_GROUP_NANO;
+    return strcmp(bench_rows[row].name, "boot_pae") == 0 ? BENCH_GROUP_PAE : BENCH_GROUP_LINUX;
 }
 
 static bool row_has_program(unsigned row)
@@ -89,7 +87,7 @@ static void plan_progress(void *ctx)
     if (p->terminal)
         fprintf(stderr, "\r[%-30.*s] %3d%%  round %u of %u: %s %s, about %dm%02ds left\033[K", full, bar,
                 full * 100 / 30, j->round + 1, p->results->rounds, bench_engine_names[j->engine],
-                group_names[j->group], (int)left / 60, (int)left % 60);
+                bench_group_names[j->group], (int)left / 60, (int)left % 60);
 }
 
 static void plan_announce(const struct bench_plan *p)
@@ -98,7 +96,8 @@ static void plan_announce(const struct bench_plan *p)
 
     if (!p->terminal)
         fprintf(stderr, "ringlet: bench: round %u of %u: %s %s, about %d s left in all\n", j->round + 1,
-                p->results->rounds, bench_engine_names[j->engine], group_names[j->group], (int)plan_left(p));
+                p->results->rounds, bench_engine_names[j->engine], bench_group_names[j->group],
+                (int)plan_left(p));
 }
 
 /* ---- One job ---- */
@@ -142,6 +141,8 @@ static int job_machine(struct bench_plan *p, struct bench_sink *sink, const stru
     if (bench_child_run(p->config, cmd.argv, marker, SILENCE_SECONDS, plan_progress, p, &res, err) < 0)
         return -1;
     bench_parse_text(sink, res.text, res.length);
+    if (sink->engine == BENCH_RINGLET)
+        bench_parse_split(res.text, &p->results->split[p->job[p->at].group]);
     job_boot_time(sink, &res);
     job_judge(sink, &res);
     interrupted = res.interrupted;
@@ -234,7 +235,7 @@ static int job_run(struct bench_plan *p, const struct bench_job *j, struct host_
     job_drop_large(p, &sink);
     if (j->engine == BENCH_NATIVE)
         return job_native(p, &sink, err);
-    if (j->group == GROUP_NANO)
+    if (j->group == BENCH_GROUP_NANO)
         return job_nano(p, &sink, err);
     return job_linux(p, &sink, group_kernels[j->group], err);
 }
@@ -253,8 +254,8 @@ static void plan_find_kernels(struct bench_plan *p)
 {
     bool initramfs = plan_has_file(p, "initramfs.cpio.gz");
 
-    p->kernels[GROUP_NANO] = true;
-    for (unsigned g = GROUP_LINUX; g < BENCH_GROUPS; g++) {
+    p->kernels[BENCH_GROUP_NANO] = true;
+    for (unsigned g = BENCH_GROUP_LINUX; g < BENCH_GROUPS; g++) {
         bool wanted = false;
 
         p->kernels[g] = initramfs && plan_has_file(p, group_kernels[g]);

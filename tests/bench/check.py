@@ -49,6 +49,7 @@ def nano(ringlet, programs, directory):
         assert row['suite'] == 'nano' and row['unit'] == 'cycles'
         assert figure['samples'] == [figure['median']] and figure['min'] == figure['max'] == figure['median']
         assert row['what'] in table
+    assert sum(result['ringlet_time_ns']['nano'].values()) > 0
 
 
 def broken(ringlet, programs, directory):

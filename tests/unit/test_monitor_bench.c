@@ -241,6 +241,31 @@ static void texts_are_split(void **state)
     bench_results_finish(&r);
 }
 
+static void splits_are_found(void **state)
+{
+    static const char *const bad[] = {
+        "",
+        "\"time_ns\": {",
+        "\"time_ns\": {\"user\": 1, \"kernel\": 2}",
+        "\"time_ns\": {\"user\": -1, \"kernel\": 2",
+        "\"time_ns\": {\"kernel\": 1, \"user\": 2, \"monitor\": 3, \"devices\": 4, \"idle\": 5}",
+    };
+    struct bench_split s;
+
+    (void)state;
+    assert_true(bench_parse_split(
+        "\"time_ns\": {\"user\": what the guest says\n{\n  \"time_ns\": {\"user\": 1, \"kernel\": 22, "
+        "\"monitor\": 333, \"devices\": 4444, \"idle\": 0, \"all\": 4800},\n",
+        &s));
+    near(s.ns[BENCH_USER], 1);
+    near(s.ns[BENCH_KERNEL], 22);
+    near(s.ns[BENCH_MONITOR], 333);
+    near(s.ns[BENCH_DEVICES], 4444);
+    near(s.ns[BENCH_IDLE], 0);
+    for (unsigned i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+        assert_false(bench_parse_split(bad[i], &s) || s.known);
+}
+
 /* ---- Writers ---- */
 
 static char *printed(void (*print)(const struct bench_results *, FILE *), const struct bench_results *r)
@@ -275,6 +300,7 @@ static struct bench_results small(void)
     bench_cell_fail(&r.cell[row("boot_pae")][BENCH_TCG], "no <reason>");
     bench_cell_fail(&r.cell[row("boot_pae")][BENCH_TCG], "a second reason");
     bench_results_note(&r, "left \"this\" & that");
+    r.split[BENCH_GROUP_PAE] = (struct bench_split){{1e9, 2e9, 1e9, 0, 0}, true};
     return r;
 }
 
@@ -288,6 +314,8 @@ static void json(void **state)
     has(text, "\"memory_mib\": 512,");
     has(text, "{\"name\": \"tcg\", \"here\": true, \"note\": \"a \\\"quoted\\\" <b>\\\\name\\u000a\"}");
     has(text, "{\"name\": \"kvm\", \"here\": false, \"note\": \"not here\"}");
+    has(text, "\"ringlet_time_ns\": {\n    \"linux pae\": {\"user\": 1000000000, \"kernel\": 2000000000, "
+              "\"monitor\": 1000000000, \"devices\": 0, \"idle\": 0}},");
     has(text, "\"left_out\": [\"left \\\"this\\\" & that\"]");
     has(text,
         "{\"suite\": \"boot\", \"name\": \"boot_686\", \"what\": \"Debian's 686 kernel, start to /init\", "
@@ -319,6 +347,9 @@ static void html(void **state)
     assert_null(strstr(text, "<b>"));
     assert_null(strstr(text, "http")); /* self-contained */
     /* The middle is at 380 + 210; twice as fast is log10(2) / 2 of 210 pixels to the right: 31.6. */
+    has(text, "kernel 50%"); /* half of four seconds: half of 800 pixels, behind user's quarter */
+    has(text, "<rect x=\"290.0\" y=\"4\" width=\"400.0\"");
+    has(text, "4.00 s");
     has(text, "<rect x=\"590.0\" y=\"20\" width=\"31.6\"");
     free(text);
     bench_results_finish(&r);
@@ -417,7 +448,8 @@ static void commands(void **state)
 
     (void)state;
     bench_engine_command(&c, BENCH_RINGLET, &nano, &cmd);
-    command_is(&cmd, "/r run --serial stdio --no-reboot --memory 64M --multiboot n.elf --verify");
+    command_is(&cmd,
+               "/r run --serial stdio --no-reboot --stats=json --memory 64M --multiboot n.elf --verify");
     bench_engine_command(&c, BENCH_KVM, &debian, &cmd);
     command_is(&cmd,
                "/q -accel kvm -cpu host -m 512M -display none -vga none -net none -no-reboot -monitor none "
@@ -512,6 +544,7 @@ int main(void)
         cmocka_unit_test(lines_are_taken),
         cmocka_unit_test(lines_are_not_trusted),
         cmocka_unit_test(texts_are_split),
+        cmocka_unit_test(splits_are_found),
         cmocka_unit_test(json),
         cmocka_unit_test(html),
         cmocka_unit_test(table),
