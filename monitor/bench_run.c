@@ -268,7 +268,12 @@ static void plan_find_kernels(struct bench_plan *p)
     }
 }
 
-/* Interleaved: what disturbs the machine for a while disturbs all engines. */
+/*T:850 Measuring on a machine that others use
+ * A machine is never quiet. If all runs of one engine came first and all of the next one later, a neighbour's busy
+ * minute would look like a difference between engines. So every round runs each engine once, in turn, and what is
+ * shown is the median of the rounds with the least and the most beside it: a ratio smaller than that spread says
+ * nothing. The programs are the same files everywhere, the clock is the guest's own, and user programs are kept on
+ * one CPU, because a guest has no more. :*/
 static void plan_make(struct bench_plan *p)
 {
     static const double guess[BENCH_GROUPS] = {8, 60, 6};

@@ -158,6 +158,7 @@ static u64 touch_all(volatile u8 *p, u32 pages)
 static u64 anonymous_fault(u32 n)
 {
     u8 *p = memory_get(n * PAGE);
+    memory_small_pages(p, n * PAGE);
     u64 took = touch_all(p, n);
     memory_put(p, n * PAGE);
     return took;

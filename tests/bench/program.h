@@ -16,6 +16,7 @@ enum {
     SYS_KILL = 37,
     SYS_GETPID = 20,
     SYS_RT_SIGACTION = 174,
+    SYS_MADVISE = 219,
     SYS_FTRUNCATE = 93,
     SYS_SCHED_SETAFFINITY = 241,
     SYS_MEMFD_CREATE = 356,
@@ -90,6 +91,14 @@ static inline i32 sys_mmap(u32 length, u32 prot, u32 flags, i32 fd)
 static inline u8 *memory_get(u32 length)
 {
     return (u8 *)sys_mmap(length, 3, MMAP_PRIVATE | MMAP_ANONYMOUS, -1);
+}
+
+/* Rows about single pages must not be given huge ones, which guests with much memory do by default. A kernel without
+ * huge pages refuses, and need not be asked. */
+static inline void memory_small_pages(volatile void *p, u32 length)
+{
+    enum { MADV_NOHUGEPAGE = 15 };
+    sys(SYS_MADVISE, (u32)p, length, MADV_NOHUGEPAGE);
 }
 
 static inline void memory_put(volatile void *p, u32 length)

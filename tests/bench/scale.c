@@ -11,6 +11,7 @@ static u64 touch(u32 mib)
 {
     u32 bytes = mib << 20;
     volatile u8 *p = memory_get(bytes);
+    memory_small_pages(p, bytes);
     u64 start = now();
     for (u32 at = 0; at < bytes; at += PAGE)
         p[at] = 1;
@@ -25,6 +26,7 @@ static u64 tables(u32 count)
     enum { SPAN = 4 << 20 };
     u32 bytes = count * SPAN; /* more than there is memory: the kernel need not set it aside */
     volatile u8 *p = (u8 *)sys_mmap(bytes, 3, MMAP_PRIVATE | MMAP_ANONYMOUS | MMAP_NORESERVE, -1);
+    memory_small_pages(p, bytes);
     u64 start = now();
     for (u32 round = 0; round < 2; round++)
         for (u32 i = 0; i < count; i++)
