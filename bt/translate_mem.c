@@ -169,6 +169,8 @@ static unsigned own_prefixes(const struct bt_insn *i, uint8_t *out, unsigned *sk
             bool have = false;
             for (unsigned j = 0; j < n; j++)
                 have |= out[j] == i->bytes[k];
+            /* of F2 and F3 the last one counts */
+            have |= (i->bytes[k] == 0xf2 && i->rep) || (i->bytes[k] == 0xf3 && i->repne);
             if (!have && n < 4)
                 out[n++] = i->bytes[k];
             continue;
