@@ -363,14 +363,19 @@ bool bt_form_fault(struct bt_vcpu *v, uint64_t gpa, enum bt_form now)
     return true;
 }
 
-/* A soft site was executed on this page (or pair of pages, any identification) and `more` pages behind it.
- * True: back to windows. */
+/* A soft site was executed on this page (or pair of pages, any identification) and `more` pages behind it. True: back
+ * to windows. A page counts as new again after a TLB flush: what was in a window might be gone from it (kmap slots). */
 bool bt_form_soft_used(struct bt_vcpu *v, uint32_t row, uint32_t page, uint32_t more)
 {
     struct bt_form_entry *f = &v->forms[row - 1];
-    uint32_t *seen = &v->soft_seen[(page ^ page >> 8 ^ page >> 16) & 255];
-    if (*seen != page) {
-        *seen = page;
+    const struct spt_counts *c = spt_stats(v->spt);
+    uint32_t flushes = (uint32_t)(c->invlpg + c->cr3_writes);
+    page ^= row << 20; /* what another site has seen is no news of this one */
+    struct bt_soft_seen *seen = &v->soft_seen[(page ^ page >> 8 ^ page >> 16 ^ page >> 24) & 255];
+    if (f->form != BT_FORM_SOFT)
+        return false;
+    if (seen->frames != page || seen->flushes != flushes) {
+        *seen = (struct bt_soft_seen){page, flushes};
         f->idle = f->idle > 16 ? (uint16_t)(f->idle - 16) : 0;
         if (++f->faults == 16) { /* soft is right here: earlier doubts fade */
             f->faults = 0;

@@ -146,7 +146,10 @@ struct bt_vcpu {
         uint16_t faults; /* window faults that one page would have served */
         uint16_t idle;   /* SOFT: executions a window would have served for nothing */
     } * forms;
-    uint32_t soft_seen[256]; /* pages SOFT sites touched lately, by hash */
+    struct bt_soft_seen {
+        uint32_t frames;
+        uint32_t flushes; /* how many INVLPG and CR3 writes there had been */
+    } soft_seen[256];     /* pages SOFT sites touched lately, by hash */
     uint32_t forms_mask, forms_used;
 
     struct bt_jtab jtabs[SPT_MAX_SPACES]; /* [0]: kernel */
