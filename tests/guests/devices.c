@@ -74,7 +74,7 @@ static void acpi_tables(void)
 
 /* A host that gives the CPU to somebody else for longer than the PIT takes to wrap round spoils one
  * measurement, not many in a row. */
-enum { ATTEMPTS = 10 };
+enum { ATTEMPTS = 100 };
 
 static bool within(u32 got, u32 want, u32 percent)
 {
