@@ -287,7 +287,7 @@ static uint32_t lookup(struct bt_vcpu *v, uint32_t mode, unsigned *space)
     if (b)
         return b;
     bt_fpu_park(v);
-    account(v, &v->counts.ns_monitor);
+    account(v, &v->counts.ticks_monitor);
     b = bt_translate(v, v->cpu.eip, gpa, *space, mode);
     if (b && v->cfg.verify && !bt_verify_block(v, &v->block[b])) {
         bt_dump_block(v, &v->block[b], stderr);
@@ -361,13 +361,12 @@ static void run_block(struct bt_vcpu *v, uint32_t b, uint32_t mode)
     enter_fn enter = (enter_fn)(uintptr_t)(v->arena.rx + v->stubs.enter);
     cpu->eflags &=
         ~(uint32_t)RC_RF; /* holds for one instruction, and breakpoints are not translated's business */
-    v->host_flags = (cpu->eflags & (RC_ARITH | RC_DF)) | 0x202;
+    bt_flags_to_host(v);
     v->run_block = b;
     v->counts.entries++;
-    account(v, mode & RC_MODE_USER ? &v->counts.ns_user : &v->counts.ns_kernel);
+    account(v, mode & RC_MODE_USER ? &v->counts.ticks_user : &v->counts.ticks_kernel);
     enter(v, (uint64_t)(v->arena.rx + v->block[b].main));
-    cpu->eflags =
-        (cpu->eflags & ~(uint32_t)(RC_ARITH | RC_DF)) | ((uint32_t)v->host_flags & (RC_ARITH | RC_DF));
+    bt_flags_from_host(v);
     if (cpu->irq_shadow && cpu->eip != v->shadow_eip)
         cpu->irq_shadow = 0; /* left by an inline STI, long past */
     v->counts.exits[v->leave_reason]++;
@@ -380,15 +379,11 @@ static void after_block(struct bt_vcpu *v)
         v->drop_block = 0;
         v->counts.retranslated++;
     }
-    switch (v->leave_reason) {
-    case BT_LEAVE_FAULT:
-        if (v->trace)
-            bt_fpu_park(v);
-        rc_deliver_fault(&v->cpu);
-        break;
-    default:
-        break;
-    }
+    if (v->leave_reason != BT_LEAVE_FAULT)
+        return;
+    if (v->trace)
+        bt_fpu_park(v);
+    rc_deliver_fault(&v->cpu);
 }
 
 /* One instruction by the interpreter. False: *exit says why bt_run must return. */
@@ -455,7 +450,7 @@ enum bt_exit bt_run(struct bt_vcpu *v, uint64_t limit, uint64_t *retired)
     set_unchained(v, limit != UINT64_MAX);
     v->leave_reason = BT_LEAVE_EVENT;
     v->tsc_last = __rdtsc();
-    v->bucket = &v->counts.ns_monitor;
+    v->bucket = &v->counts.ticks_monitor;
     while (done < limit) {
         if (v->stop) {
             v->stop = false;

@@ -1,23 +1,6 @@
 /* C code that translated code calls: one guest instruction through the interpreter. */
 #include "impl.h"
 
-static void flags_in(struct bt_vcpu *v)
-{
-    v->cpu.eflags =
-        (v->cpu.eflags & ~(uint32_t)(RC_ARITH | RC_DF)) | ((uint32_t)v->host_flags & (RC_ARITH | RC_DF));
-}
-
-static void flags_out(struct bt_vcpu *v)
-{
-    v->host_flags = (v->cpu.eflags & (RC_ARITH | RC_DF)) | 0x202;
-}
-
-static bool is_string(const struct bt_insn *i)
-{
-    return i->map == ZYDIS_OPCODE_MAP_DEFAULT && i->opcode >= 0xa4 && i->opcode <= 0xaf &&
-           (i->opcode & 0xfe) != 0xa8;
-}
-
 /* Where a soft site is about to touch memory: its operand, EDI and ESI, or the stack; more: pages behind the
  * first. */
 struct soft_use {
@@ -31,7 +14,7 @@ static struct soft_use soft_use(const struct bt_vcpu *v, const struct bt_insn *i
     if (i->is_mem)
         u.gva = (i->base == BT_NOREG ? 0 : r[i->base]) + (i->index == BT_NOREG ? 0 : r[i->index] * i->scale) +
                 (uint32_t)i->disp + v->cpu.seg[i->seg].base;
-    else if (is_string(i)) {
+    else if (i->map == ZYDIS_OPCODE_MAP_DEFAULT && bt_is_string(i->opcode)) {
         u.gva = r[RC_EDI];
         u.gva2 = r[RC_ESI];
         u.more = i->rep || i->repne ? r[RC_ECX] / (HOST_PAGE / 4) : 0;
@@ -69,7 +52,7 @@ uint32_t bt_callout_insn(struct bt_vcpu *v, uint32_t n)
     struct bt_site *site = &v->site[n];
     const struct bt_block *blk = &v->block[site->block];
     uint32_t space = spt_user_space(v->spt);
-    flags_in(v);
+    bt_flags_from_host(v);
     cpu->eip = site->eip;
     v->counts.callouts++;
     if (site->insn.class != BT_CLASS_INT || v->trace)
@@ -80,7 +63,7 @@ uint32_t bt_callout_insn(struct bt_vcpu *v, uint32_t n)
     enum bt_step step = bt_interp_insn(v->interp, &site->insn);
     if (site->soft && step == BT_STEP_OK)
         soft_account(v, site, &use);
-    flags_out(v);
+    bt_flags_to_host(v);
     v->leave_block = site->block;
     v->leave_index = site->index + (step == BT_STEP_OK || step == BT_STEP_HALT);
     if (cpu->irq_shadow)

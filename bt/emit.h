@@ -118,7 +118,7 @@ static inline void e_stack(struct emit *e, unsigned op, unsigned reg, int8_t d)
 {
     EB(e, 0x65, 0x67, 0x41 | (reg >= 8 ? 4 : 0), op, 0x44 | (reg & 7) << 3, 0x24, (uint8_t)d);
 }
-/* host flags-neutral compare: falls through to `ok` when r8d == value, else runs what emit_miss emits.
+/* host flags-neutral compare: falls through to `ok` when r8d == value, else jumps to miss.
  * mov r9,rcx; lea ecx,[r8-value]; jrcxz +n; mov rcx,r9; jmp miss; ok: mov rcx,r9 */
 static inline void e_expect(struct emit *e, uint32_t value, uint32_t miss)
 {
@@ -136,6 +136,13 @@ static inline void e_jtab_lookup(struct emit *e)
     EB(e, 0x45, 0x0f, 0xb7, 0xc8);
     EB(e, 0x47, 0x8b, 0x0c, 0x8e);
     EB(e, 0x4f, 0x8d, 0x0c, 0x29);
+}
+/* The same, and go there. */
+enum { E_JTAB_JUMP_LENGTH = 4 + 4 + 4 + 3 };
+static inline void e_jtab_jump(struct emit *e)
+{
+    e_jtab_lookup(e);
+    EB(e, 0x41, 0xff, 0xe1); /* jmp r9 */
 }
 
 #endif

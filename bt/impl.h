@@ -33,7 +33,7 @@ enum bt_leave {
     BT_LEAVE_MISS,    /* indirect branch not in the jump table: target in cpu->eip */
     BT_LEAVE_CALLOUT, /* a callout decided to leave; cpu->eip is right */
     BT_LEAVE_FAULT,   /* cpu->fault is to be delivered at cpu->eip */
-    BT_LEAVE_RESITE,  /* site v->leave_block was found guilty: drop the block, translate again */
+    BT_LEAVE_RESITE,  /* a site was found guilty: translate again, v->drop_block first */
     BT_LEAVE_EVENT,   /* request seen at an instruction boundary */
     BT_LEAVE_ABORTED, /* request seen before the first instruction; memory state is untouched */
 };
@@ -84,9 +84,9 @@ struct bt_jtab {
     bool used;
 };
 
-struct bt_stubs {  /* arena offsets */
-    uint32_t miss; /* at offset 0 by construction */
-    uint32_t enter, enter_check, enter_end, abort;
+struct bt_stubs {                       /* arena offsets */
+    uint32_t miss;                      /* at offset 0 by construction */
+    uint32_t enter, enter_check, abort; /* abort follows enter */
     uint32_t link, leave, leave_saved;
     uint32_t callout, callout_restore, callout_end;
     uint32_t sentinel, light, end;
@@ -106,7 +106,6 @@ struct bt_vcpu {
     uint64_t host_flags;  /* RFLAGS image: guest's arithmetic flags and DF */
     uint64_t callout_fn;  /* bt_callout_insn */
     uint64_t light_fn;    /* bt_light_seg */
-    uint64_t scratch_site;
     uint32_t leave_reason, leave_link;
     uint32_t shadow_eip; /* instruction that the last inline STI shadows */
     uint8_t fpu_live;    /* the guest's x87/vector state is in the CPU, cpu.fpu is stale */
@@ -191,6 +190,30 @@ static inline uint32_t bt_mode(const struct bt_vcpu *v)
 {
     return rc_mode(&v->cpu) |
            (v->cpu.eflags & (RC_IOPL | RC_NT | RC_AC | RC_ID | RC_VIF | RC_VIP) ? BT_MODE_FLAGS_ODD : 0);
+}
+
+/* Which flags are the host's while translated code runs, and their two ways: v->host_flags is the RFLAGS image. */
+#define BT_HOST_FLAGS ((uint32_t)(RC_ARITH | RC_DF))
+
+static inline uint64_t bt_flags_image(uint64_t flags)
+{
+    return (flags & BT_HOST_FLAGS) | 0x202;
+}
+
+static inline void bt_flags_from_host(struct bt_vcpu *v)
+{
+    v->cpu.eflags = (v->cpu.eflags & ~BT_HOST_FLAGS) | ((uint32_t)v->host_flags & BT_HOST_FLAGS);
+}
+
+static inline void bt_flags_to_host(struct bt_vcpu *v)
+{
+    v->host_flags = bt_flags_image(v->cpu.eflags);
+}
+
+/* One-byte opcodes of MOVS, CMPS, STOS, LODS, SCAS (A8, A9 are TEST) */
+static inline bool bt_is_string(unsigned opcode)
+{
+    return opcode >= 0xa4 && opcode <= 0xaf && (opcode & 0xfe) != 0xa8;
 }
 
 /* cache.c */

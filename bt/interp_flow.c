@@ -95,7 +95,9 @@ enum bt_step bt_h_call_far(struct bt_interp *in, const struct bt_insn *i)
     return bt_jumped(in, rc_far_call(in->cpu, (uint16_t)i->imm2, i->imm, i->osz, in->next));
 }
 
-enum bt_step bt_h_jmp_far_mem(struct bt_interp *in, const struct bt_insn *i)
+static enum bt_step far_mem(struct bt_interp *in, const struct bt_insn *i,
+                            enum rc_result (*transfer)(struct rc_cpu *, uint16_t, uint32_t, unsigned,
+                                                       uint32_t))
 {
     uint32_t off;
     uint16_t sel;
@@ -103,18 +105,17 @@ enum bt_step bt_h_jmp_far_mem(struct bt_interp *in, const struct bt_insn *i)
         return bt_raise(in, RC_UD);
     if (!read_far_pointer(in, i, &off, &sel))
         return BT_STEP_FAULT;
-    return bt_jumped(in, rc_far_jmp(in->cpu, sel, off, i->osz, in->next));
+    return bt_jumped(in, transfer(in->cpu, sel, off, i->osz, in->next));
+}
+
+enum bt_step bt_h_jmp_far_mem(struct bt_interp *in, const struct bt_insn *i)
+{
+    return far_mem(in, i, rc_far_jmp);
 }
 
 enum bt_step bt_h_call_far_mem(struct bt_interp *in, const struct bt_insn *i)
 {
-    uint32_t off;
-    uint16_t sel;
-    if (!i->is_mem)
-        return bt_raise(in, RC_UD);
-    if (!read_far_pointer(in, i, &off, &sel))
-        return BT_STEP_FAULT;
-    return bt_jumped(in, rc_far_call(in->cpu, sel, off, i->osz, in->next));
+    return far_mem(in, i, rc_far_call);
 }
 
 enum bt_step bt_h_ret_far(struct bt_interp *in, const struct bt_insn *i)

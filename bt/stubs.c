@@ -118,7 +118,6 @@ void bt_stubs_emit(struct bt_vcpu *v)
     emit_flags_load(&e);
     emit_gprs(&e, 0x8b);
     EB(&e, 0x41, 0xff, 0xe0); /* jmp r8 */
-    s->enter_end = e.at;
     s->abort = e.at;
     e_patch32(&e, abort_jump, s->abort);
     e_store_imm(&e, OFF(leave_reason), BT_LEAVE_ABORTED);
@@ -162,8 +161,7 @@ void bt_stubs_emit(struct bt_vcpu *v)
     /* Bottom of the host return stack: a guest RET whose CALL was not mirrored. r8d: target EIP. */
     s->sentinel = e.at;
     EB(&e, 0x48, 0x8d, 0x64, 0x24, 0xf8); /* lea rsp,[rsp-8]: the sentinel's slot again, still intact */
-    e_jtab_lookup(&e);
-    EB(&e, 0x41, 0xff, 0xe1); /* jmp r9 */
+    e_jtab_jump(&e);
 
     /* A light call: selector in r8d, segment number in r9d; only what C may clobber is saved. r8d: 0 when done. No
      * guest state is in memory meanwhile, so a kick in here walks on to the boundary. */

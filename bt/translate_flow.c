@@ -37,8 +37,7 @@ void tx_stubs(struct tx *t)
         e_patch32(e, l->at, l->stub);
         e_mov_imm(e, E_R8, l->target_eip);
         if (l->cross && t->space != SPT_KERNEL_SPACE) {
-            e_jtab_lookup(e);
-            EB(e, 0x41, 0xff, 0xe1); /* jmp r9 */
+            e_jtab_jump(e);
         } else {
             e_mov_imm(e, E_R9, n);
             e_jmp(e, v->stubs.link);
@@ -66,10 +65,9 @@ static void return_site(struct tx *t)
     /* mov r9,rcx; lea ecx,[r8-next]; jrcxz ok; mov rcx,r9; <jump table>; ok: mov rcx,r9 */
     EB(e, 0x49, 0x89, 0xc9, 0x41, 0x8d, 0x88);
     e32(e, 0u - t->next);
-    EB(e, 0xe3, 3 + 4 + 4 + 4 + 3);
+    EB(e, 0xe3, 3 + E_JTAB_JUMP_LENGTH);
     EB(e, 0x4c, 0x89, 0xc9);
-    e_jtab_lookup(e);
-    EB(e, 0x41, 0xff, 0xe1);
+    e_jtab_jump(e);
     EB(e, 0x4c, 0x89, 0xc9);
     tx_jump_to(t, t->next);
 }
@@ -139,8 +137,7 @@ void tx_flow(struct tx *t, enum tx_kind kind)
         if (!load_target(t))
             return;
         tx_esp_settle(t);
-        e_jtab_lookup(e);
-        EB(e, 0x41, 0xff, 0xe1);
+        e_jtab_jump(e);
         break;
     case TX_CALL_RM:
         if (t->form != BT_FORM_WINDOW || !load_target(t))

@@ -42,9 +42,7 @@ static void capture(struct trap *p, enum bt_leave reason)
         v->cpu.gpr[i] = (uint32_t)p->r[home[i]];
     v->cpu.gpr[RC_ESP] += (uint32_t)p->esp;
     step_off(p);
-    v->host_flags = ((uint64_t)p->r[REG_EFL] & (RC_ARITH | RC_DF)) | 0x202;
-    v->cpu.eflags =
-        (v->cpu.eflags & ~(uint32_t)(RC_ARITH | RC_DF)) | ((uint32_t)v->host_flags & (RC_ARITH | RC_DF));
+    v->host_flags = bt_flags_image((uint64_t)p->r[REG_EFL]); /* run_block takes them from there */
     v->hstack = (uint64_t)p->r[REG_RSP];
     v->cpu.eip = p->eip;
     v->leave_reason = reason;
@@ -79,8 +77,7 @@ static bool at_string(const struct trap *p)
     const uint8_t *c = p->v->arena.rx + p->off;
     while (*c == 0xf3 || *c == 0xf2 || *c == 0x66)
         c++;
-    return c != p->v->arena.rx + p->off &&
-           ((*c & 0xf4) == 0xa4 || (*c & 0xfe) == 0xaa || (*c & 0xfc) == 0xac);
+    return c != p->v->arena.rx + p->off && bt_is_string(*c);
 }
 
 static void guilty(struct trap *p, enum bt_form form)
@@ -248,12 +245,12 @@ static bool walk_to_boundary(struct trap *p)
 {
     struct bt_vcpu *v = p->v;
     const struct bt_stubs *s = &v->stubs;
-    if (p->off < s->end && p->off < s->sentinel) {
+    if (p->off < s->sentinel) {
         step_off(p);
         if (p->off >= s->callout_restore && p->off < s->callout_end) {
             p->r[REG_RSP] = (greg_t)v->guest_rsp;
             resume_at(p, s->callout_end);
-        } else if (p->off >= s->enter_check && p->off < s->enter_end)
+        } else if (p->off >= s->enter_check && p->off < s->abort)
             resume_at(p, s->abort);
         return true; /* elsewhere in the stubs a check of cpu.request follows, or C does */
     }
