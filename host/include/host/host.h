@@ -28,6 +28,8 @@ int host_fail(struct host_err *err, const char *fmt, ...) __attribute__((format(
 /* Host calls and signals counted per VM; shown by --stats. */
 struct host_counts {
     uint64_t mmap, munmap, mprotect, signals, segv, ill, fpe, trap, kick;
+    uint64_t world_runs, world_maps,
+        world_switches; /* entries; mapping calls made in worlds; thread hand-overs */
 };
 
 /* ---- Guest RAM: guest physical [0, size) is base[0, size). One memfd, mapped once, linearly, read-write.
@@ -149,6 +151,69 @@ unsigned host_loop_run(struct host_loop *loop);
  * to the next deadline instead of sleeping. Never loses a wake-up that came between run and wait. */
 void host_loop_wait(struct host_loop *loop, uint64_t max_ns);
 uint64_t host_loop_next_deadline(struct host_loop *loop); /* UINT64_MAX: none */
+
+/* ---- Worlds: sandboxed host processes in which guest user code runs natively, in compatibility mode
+ * (Intel SDM vol. 3 9.7 of IA-32e mode). A world holds one guest address space's user pages at their true
+ * addresses below 4 GiB, a stub, a state page, and nothing else; seccomp refuses every system call but the
+ * stub's own. What comes out of a world is guest input: nothing in it is trusted.
+ *
+ * One world is driven by one thread at a time. Mappings and descriptors are queued and take effect before the
+ * next instruction of host_world_run; an address nothing was mapped at faults. A world that dies (killed,
+ * out of memory, refused by seccomp) makes host_world_run return HOST_WORLD_DEAD with a sentence; never a
+ * hang. When the monitor dies every world is killed by the kernel. ---- */
+struct host_world;
+
+#define HOST_WORLD_FPU_BYTES 832u /* XSAVE image, standard format: x87, SSE, AVX (SDM vol. 1 13.4) */
+
+struct host_world_state {
+    uint32_t gpr[8]; /* EAX ECX EDX EBX ESP EBP ESI EDI */
+    uint32_t eip, eflags;
+    uint16_t sel[6]; /* ES CS SS DS FS GS as the world's hardware sees them: HOST_WORLD_SELECTOR or null */
+    uint8_t fpu[HOST_WORLD_FPU_BYTES] __attribute__((aligned(64)));
+};
+
+/* A descriptor of the world's LDT. DPL is always 3; type as in a descriptor's bits 40-43. */
+#define HOST_WORLD_LDT_ENTRIES     8192u
+#define HOST_WORLD_SELECTOR(index) ((uint16_t)((index) << 3 | 7))
+struct host_world_segment {
+    uint32_t base, limit; /* limit in bytes, inclusive */
+    uint8_t type;         /* 0-15: data and code types of SDM vol. 3 table 3-1 */
+    bool present, big;    /* big: D/B */
+};
+
+enum host_world_why {
+    HOST_WORLD_TRAP, /* a CPU exception: vector, error, addr; state is at the faulting instruction (traps: after it) */
+    HOST_WORLD_SYSCALL, /* int 0x80 or SYSCALL/SYSENTER was executed; state.eip is after it */
+    HOST_WORLD_KICK,    /* host_world_kick; state is at an instruction boundary */
+    HOST_WORLD_WILD,    /* the code left 32-bit mode or forged its frame: state is what could be made of it,
+                         * selectors are not those of the LDT */
+    HOST_WORLD_DEAD,    /* text says how; destroy the world, the guest's state is the one of the last entry */
+};
+struct host_world_exit {
+    enum host_world_why why;
+    unsigned vector, error;
+    uint32_t addr; /* #PF: linear address */
+    char text[128];
+};
+
+/* Can this host run worlds at all? Names the call that is refused and what allows it. */
+int host_worlds_probe(struct host_err *err);
+int host_world_create(struct host_world **out, const struct host_ram *ram, struct host_counts *counts,
+                      struct host_err *err);
+void host_world_destroy(struct host_world *w); /* NULL is fine */
+/* Queue: show RAM [gpa, gpa+len) at gva. prot: PROT_READ [| PROT_WRITE] [| PROT_EXEC], replaces what was
+ * there (len, gva, gpa page-aligned). Unmap: nothing there any more. Reset: nothing anywhere. Queues never
+ * fail; when they grow too long the world executes them early. Async-signal-safe unless the queue is full. */
+void host_world_map(struct host_world *w, uint32_t gva, uint64_t gpa, uint64_t len, int prot);
+void host_world_unmap(struct host_world *w, uint32_t gva, uint64_t len);
+void host_world_reset(struct host_world *w);
+/* seg NULL: empty. Returns -1 when the host refuses this descriptor (16-bit segments on some kernels). */
+int host_world_segment(struct host_world *w, unsigned index, const struct host_world_segment *seg);
+/* Run user code from *st until it leaves; *st is then the state it left with. */
+void host_world_run(struct host_world *w, struct host_world_state *st, struct host_world_exit *ex);
+/* Make a running host_world_run return HOST_WORLD_KICK soon (or the next one at once). Any thread and the
+ * trap handler; async-signal-safe. host_thread_kick of the thread inside host_world_run does the same. */
+void host_world_kick(struct host_world *w);
 
 /* ---- Terminal: raw mode that is undone on every exit path (exit(), fatal signals, SIGTSTP/SIGCONT, host
  * bug). ---- */
