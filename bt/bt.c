@@ -289,6 +289,8 @@ static uint32_t lookup(struct bt_vcpu *v, uint32_t mode, unsigned *space)
     bt_fpu_park(v);
     account(v, &v->counts.ticks_monitor);
     b = bt_translate(v, v->cpu.eip, gpa, *space, mode);
+    if (b == BT_BAD_BLOCK)
+        return b;
     if (b && v->cfg.verify && !bt_verify_block(v, &v->block[b])) {
         bt_dump_block(v, &v->block[b], stderr);
         bt_cache_drop(v, b);

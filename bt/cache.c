@@ -40,14 +40,17 @@ int bt_cache_init(struct bt_vcpu *v, struct host_err *err)
     v->map = reserve(sizeof *v->map * v->map_max);
     v->link = reserve(sizeof *v->link * v->link_max);
     v->site = reserve(sizeof *v->site * v->site_max);
+    v->reloc_max = v->block_max * 8;
+    v->reloc = reserve(sizeof *v->reloc * v->reloc_max);
+    v->kin = reserve(sizeof *v->kin * BT_KIN_ROWS);
     v->hash = reserve(sizeof *v->hash * (v->hash_mask + 1));
     v->page_blocks = reserve(sizeof *v->page_blocks * v->page_count);
     v->cross = reserve(sizeof *v->cross * v->cross_max);
     v->forms = reserve(sizeof *v->forms * (v->forms_mask + 1));
     size_t hs = 2 * (BT_HSTACK_SIZE + HOST_PAGE) + HOST_PAGE;
     v->hstack_mem = mmap(NULL, hs, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (!v->block || !v->map || !v->link || !v->site || !v->hash || !v->page_blocks || !v->cross ||
-        !v->forms || v->hstack_mem == MAP_FAILED)
+    if (!v->block || !v->map || !v->link || !v->site || !v->reloc || !v->kin || !v->hash || !v->page_blocks ||
+        !v->cross || !v->forms || v->hstack_mem == MAP_FAILED)
         return host_fail(err, "no address space for the translation cache's tables: raise ulimit -v");
     for (unsigned i = 0; i < 2; i++) {
         uint8_t *low = v->hstack_mem + HOST_PAGE + i * (BT_HSTACK_SIZE + HOST_PAGE);
@@ -75,6 +78,8 @@ void bt_cache_finish(struct bt_vcpu *v)
     release(v->map, sizeof *v->map * v->map_max);
     release(v->link, sizeof *v->link * v->link_max);
     release(v->site, sizeof *v->site * v->site_max);
+    release(v->reloc, sizeof *v->reloc * v->reloc_max);
+    release(v->kin, sizeof *v->kin * BT_KIN_ROWS);
     release(v->hash, sizeof *v->hash * (v->hash_mask + 1));
     release(v->page_blocks, sizeof *v->page_blocks * v->page_count);
     release(v->cross, sizeof *v->cross * v->cross_max);
@@ -97,7 +102,8 @@ void bt_cache_flush(struct bt_vcpu *v)
     v->arena_next = (v->stubs.end + 63) & ~63u;
     /* number 0 is never a block, so that zeroed tables are empty ones */
     v->block_count = v->link_count = v->site_count = 1;
-    v->map_count = v->cross_count = 0;
+    v->map_count = v->cross_count = v->reloc_count = 0;
+    madvise(v->kin, sizeof *v->kin * BT_KIN_ROWS, MADV_DONTNEED);
     madvise(v->hash, sizeof *v->hash * (v->hash_mask + 1), MADV_DONTNEED);
     madvise(v->page_blocks, sizeof *v->page_blocks * v->page_count, MADV_DONTNEED);
     madvise(v->forms, sizeof *v->forms * (v->forms_mask + 1), MADV_DONTNEED);
@@ -137,6 +143,7 @@ void bt_cache_insert(struct bt_vcpu *v, uint32_t b)
     blk->page_next = *page;
     *page = b;
     spt_trace_code(v->spt, blk->gpa);
+    bt_kin_set(v, b);
     if (blk->gpa2) {
         page = page_head(v, blk->gpa2);
         blk->page2_next = *page;
@@ -285,6 +292,7 @@ void bt_jtab_set(struct bt_vcpu *v, unsigned space, uint32_t b)
     struct bt_jtab *t = &v->jtabs[space];
     t->entry[v->block[b].eip & (BT_JTAB_ENTRIES - 1)] = v->block[b].host;
     t->used = true;
+    v->block[b].tabled = true;
 }
 
 void bt_jtab_flush(struct bt_vcpu *v, unsigned space)

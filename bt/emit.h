@@ -118,6 +118,7 @@ static inline void e_stack(struct emit *e, unsigned op, unsigned reg, int8_t d)
 {
     EB(e, 0x65, 0x67, 0x41 | (reg >= 8 ? 4 : 0), op, 0x44 | (reg & 7) << 3, 0x24, (uint8_t)d);
 }
+enum { E_EXPECT_VALUE = 6, E_EXPECT_MISS = 16 }; /* where its imm32 and rel32 are */
 /* host flags-neutral compare: falls through to `ok` when r8d == value, else jumps to miss.
  * mov r9,rcx; lea ecx,[r8-value]; jrcxz +n; mov rcx,r9; jmp miss; ok: mov rcx,r9 */
 static inline void e_expect(struct emit *e, uint32_t value, uint32_t miss)

@@ -10,9 +10,11 @@
 #include "interp.h"
 
 #define BT_ARENA_DEFAULT  (UINT64_C(32) << 20)
-#define BT_BLOCK_MAX      48u         /* guest instructions in a block */
+#define BT_BLOCK_MAX      48u /* guest instructions in a block */
+#define BT_BLOCK_RELOCS   255u
 #define BT_BLOCK_ROOM     (16u << 10) /* emitted bytes a block may need at most */
 #define BT_JTAB_ENTRIES   (UINT32_C(1) << 16)
+#define BT_KIN_ROWS       (UINT32_C(1) << 16)
 #define BT_MODE_FLAGS_ODD (1u << 16)  /* beside RC_MODE_*: IOPL, NT, AC or ID set, no inline PUSHF */
 #define BT_BAD_BLOCK      UINT32_MAX  /* the verifier refused */
 #define BT_HSTACK_SIZE    (64u << 10) /* host return stack: 8192 mirrored calls */
@@ -46,6 +48,19 @@ struct bt_map {
     uint8_t form;       /* enum bt_form it was emitted in: other blocks may hold the same site in another */
 };
 
+/* What in a block's code depends on where the guest sees it or where the host has it: see rebase.c. */
+enum bt_reloc_kind {
+    BT_RELOC_EIP,     /* imm32: a guest address */
+    BT_RELOC_NEG_EIP, /* imm32: minus a guest address */
+    BT_RELOC_OUT,     /* rel32 to a stub */
+    BT_RELOC_SITE,    /* imm32: number of a site of the block */
+    BT_RELOC_LINK,    /* imm32: number of a link of the block */
+};
+struct bt_reloc {
+    uint16_t off; /* of the four bytes, from block->host */
+    uint8_t kind; /* enum bt_reloc_kind */
+};
+
 struct bt_site { /* a callout's instruction */
     struct bt_insn insn;
     uint32_t eip;
@@ -73,9 +88,11 @@ struct bt_block {
     uint32_t map, site; /* first row in v->map / first site */
     uint32_t links_in;  /* list head of incoming links */
     uint32_t first_link;
+    uint32_t reloc; /* first row in v->reloc */
     uint32_t hash_next, page_next, page2_next;
-    uint8_t count, link_count, site_count;
+    uint8_t count, link_count, site_count, reloc_count;
     bool dead;
+    bool tabled; /* has been entered through a jump table */
 };
 
 struct bt_jtab {
@@ -130,6 +147,9 @@ struct bt_vcpu {
     uint32_t link_count, link_max;
     struct bt_site *site;
     uint32_t site_count, site_max;
+    struct bt_reloc *reloc;
+    uint32_t reloc_count, reloc_max;
+    uint32_t *kin;  /* user blocks by hash of physical address: the one translated or rebased last */
     uint32_t *hash; /* heads, by hash of gpa */
     uint32_t hash_mask;
     uint32_t *page_blocks; /* heads, by guest frame number */
@@ -239,8 +259,12 @@ uint32_t bt_form_row(const struct bt_vcpu *v, uint64_t gpa); /* number + 1, 0: n
 bool bt_form_fault(struct bt_vcpu *v, uint64_t gpa, enum bt_form now);
 bool bt_form_soft_used(struct bt_vcpu *v, uint32_t row, uint32_t page, uint32_t more);
 
+/* rebase.c */
+void bt_kin_set(struct bt_vcpu *v, uint32_t b);
+uint32_t bt_rebase(struct bt_vcpu *v, uint32_t eip, uint64_t gpa, unsigned space, uint32_t mode);
 /* stubs.c */
 void bt_stubs_emit(struct bt_vcpu *v);
+bool bt_cache_room(const struct bt_vcpu *v); /* for one more block of any size; translate.c */
 /* translate.c: block at eip whose first byte is at gpa, or 0 when its first instruction must be interpreted.
  */
 uint32_t bt_translate(struct bt_vcpu *v, uint32_t eip, uint64_t gpa, unsigned space, uint32_t mode);

@@ -5,6 +5,20 @@
  */
 #include "translate.h"
 
+void tx_reloc(struct tx *t, uint32_t at, enum bt_reloc_kind kind)
+{
+    struct bt_vcpu *v = t->v;
+    v->reloc[v->reloc_count++] = (struct bt_reloc){(uint16_t)(at - t->blk->host), (uint8_t)kind};
+    t->blk->reloc_count++;
+}
+
+void tx_call(struct tx *t, uint32_t stub)
+{
+    e8(&t->e, 0xe8);
+    e_rel32(&t->e, stub);
+    tx_reloc(t, t->e.at - 4, BT_RELOC_OUT);
+}
+
 void tx_callout(struct tx *t)
 {
     struct bt_vcpu *v = t->v;
@@ -15,8 +29,8 @@ void tx_callout(struct tx *t)
         v->site[n].soft = bt_form_row(v, t->gpa);
     t->blk->site_count++;
     e_mov_imm(&t->e, E_R8, n);
-    e8(&t->e, 0xe8);
-    e_rel32(&t->e, v->stubs.callout);
+    tx_reloc(t, t->e.at - 4, BT_RELOC_SITE);
+    tx_call(t, v->stubs.callout);
 }
 
 static bool emit_incdec(struct tx *t)
@@ -122,10 +136,10 @@ static void emit_insn(struct tx *t)
         if (t->ended)
             return;
         kind = TX_END;
+        t->e.at = start;
+        t->esp = esp;
     }
-    t->e.at = start;
-    t->esp = esp;
-    if (!emit_plain(t, kind)) {
+    if (!emit_plain(t, kind)) { /* nothing that may fail has a reloc */
         t->e.at = start;
         t->esp = esp;
         tx_callout(t);
@@ -160,11 +174,11 @@ static enum bt_decode fetch_insn(struct tx *t, bool first)
     return d;
 }
 
-static bool room(struct bt_vcpu *v)
+bool bt_cache_room(const struct bt_vcpu *v)
 {
     return v->arena_next + BT_BLOCK_ROOM <= v->arena.size && v->block_count + 1 < v->block_max &&
            v->map_count + BT_BLOCK_MAX < v->map_max && v->link_count + 4 < v->link_max &&
-           v->site_count + BT_BLOCK_MAX < v->site_max;
+           v->site_count + BT_BLOCK_MAX < v->site_max && v->reloc_count + BT_BLOCK_RELOCS < v->reloc_max;
 }
 
 static void emit_block(struct tx *t)
@@ -192,9 +206,12 @@ uint32_t bt_translate(struct bt_vcpu *v, uint32_t eip, uint64_t gpa, unsigned sp
 {
     if (!spt_is_ram(v->spt, gpa))
         return 0;
-    if (!room(v) || v->flush_wanted)
+    if (!bt_cache_room(v) || v->flush_wanted)
         bt_cache_flush(v);
-    uint32_t b = v->block_count;
+    uint32_t b = bt_rebase(v, eip, gpa, space, mode);
+    if (b)
+        return b;
+    b = v->block_count;
     struct bt_block *blk = &v->block[b];
     *blk = (struct bt_block){.gpa = gpa,
                              .eip = eip,
@@ -202,7 +219,8 @@ uint32_t bt_translate(struct bt_vcpu *v, uint32_t eip, uint64_t gpa, unsigned sp
                              .host = v->arena_next,
                              .map = v->map_count,
                              .site = v->site_count,
-                             .first_link = v->link_count};
+                             .first_link = v->link_count,
+                             .reloc = v->reloc_count};
     struct tx t = {.v = v,
                    .e = {v->arena.rw, blk->host},
                    .blk = blk,
@@ -213,6 +231,8 @@ uint32_t bt_translate(struct bt_vcpu *v, uint32_t eip, uint64_t gpa, unsigned sp
                    .mode = mode};
     e_expect(&t.e, eip, v->stubs.miss);
     blk->main = t.e.at;
+    tx_reloc(&t, blk->host + E_EXPECT_VALUE, BT_RELOC_NEG_EIP);
+    tx_reloc(&t, blk->host + E_EXPECT_MISS, BT_RELOC_OUT);
     emit_block(&t);
     if (!blk->count)
         return 0;

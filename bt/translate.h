@@ -83,7 +83,11 @@ bool tx_string(struct tx *t);
 
 /* translate_flags.c: the interrupt flag and EFLAGS images without leaving translated code */
 bool tx_flags(struct tx *t, enum tx_kind kind);
-void tx_callout(struct tx *t); /* translate.c */
+/* translate.c */
+void tx_callout(struct tx *t);
+void tx_call(struct tx *t, uint32_t stub);
+void tx_reloc(struct tx *t, uint32_t at,
+              enum bt_reloc_kind kind); /* four bytes that a rebased copy must change */
 
 /* translate_flow.c */
 void tx_flow(struct tx *t, enum tx_kind kind);

@@ -42,6 +42,7 @@ static bool emit_sti(struct tx *t)
     store_byte(e, CPU(iflag), 1);
     store_byte(e, CPU(irq_shadow), 1);
     e_store_imm(e, OFF(shadow_eip), t->next);
+    tx_reloc(t, e->at - 4, BT_RELOC_EIP);
     e->rw[done_at] = (uint8_t)(e->at - done_at - 1);
     return e->at > start;
 }

@@ -36,11 +36,14 @@ void tx_stubs(struct tx *t)
         l->stub = e->at;
         e_patch32(e, l->at, l->stub);
         e_mov_imm(e, E_R8, l->target_eip);
+        tx_reloc(t, e->at - 4, BT_RELOC_EIP);
         if (l->cross && t->space != SPT_KERNEL_SPACE) {
             e_jtab_jump(e);
         } else {
             e_mov_imm(e, E_R9, n);
+            tx_reloc(t, e->at - 4, BT_RELOC_LINK);
             e_jmp(e, v->stubs.link);
+            tx_reloc(t, e->at - 4, BT_RELOC_OUT);
         }
     }
 }
@@ -53,6 +56,7 @@ static uint32_t branch_target(const struct tx *t)
 static void push_next(struct tx *t) /* mov dword gs:[r12-4], next; r12 -= 4 */
 {
     EB(&t->e, 0x65, 0x67, 0x41, 0xc7, 0x44, 0x24, (uint8_t)(t->esp - 4));
+    tx_reloc(t, t->e.at, BT_RELOC_EIP);
     e32(&t->e, t->next);
     t->esp -= 4;
     tx_esp_settle(t);
@@ -64,6 +68,7 @@ static void return_site(struct tx *t)
     struct emit *e = &t->e;
     /* mov r9,rcx; lea ecx,[r8-next]; jrcxz ok; mov rcx,r9; <jump table>; ok: mov rcx,r9 */
     EB(e, 0x49, 0x89, 0xc9, 0x41, 0x8d, 0x88);
+    tx_reloc(t, e->at, BT_RELOC_NEG_EIP);
     e32(e, 0u - t->next);
     EB(e, 0xe3, 3 + E_JTAB_JUMP_LENGTH);
     EB(e, 0x4c, 0x89, 0xc9);

@@ -120,8 +120,7 @@ bool tx_load_seg(struct tx *t)
     else
         e_mov(e, false, E_R8, t->insn.rm);
     e_mov_imm(e, E_R9, seg);
-    e8(e, 0xe8);
-    e_rel32(e, t->v->stubs.light);
+    tx_call(t, t->v->stubs.light);
     e_mov(e, true, E_R9, E_RCX);
     e_mov(e, false, E_RCX, E_R8);
     EB(e, 0xe3, 0); /* jrcxz done */
