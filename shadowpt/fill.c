@@ -179,6 +179,7 @@ static int fill_run(const struct source *src, struct leaf *l, unsigned at)
                                  : "map read-only",
                  gva, end - first);
     leaf_set_mapped(s, l, first, end - first, (uint32_t)gfn, want.writable);
+    follow_shown(s, l, first, end);
     s->counts.pages_filled += end - first;
     return 0;
 }

@@ -143,13 +143,16 @@ void leaf_set_mapped(struct spt *s, struct leaf *l, unsigned at, unsigned n, uin
 
 void leaf_set_fetched(struct spt *s, struct leaf *l, unsigned at, uint32_t gfn)
 {
-    if (!l->e[at].v) {
+    uint32_t before = l->e[at].v;
+    if (!before) {
         rmap_link(s, l, at, gfn);
         ++l->used;
         l->e[at].v = gfn << 8;
     }
     l->e[at].v |= E_FETCH;
     s->space[l->space]->fetched = true;
+    if ((before & (E_MAP | E_FETCH)) == E_MAP)
+        follow_shown(s, l, at, at + 1);
 }
 
 struct span {
@@ -187,6 +190,7 @@ static void host_unmap(struct spt *s, struct space *sp, uint32_t gva, unsigned p
 {
     ++s->counts.unmap_calls;
     trace_change(s, sp, "unmap", gva, pages);
+    follow_gone(s, sp, gva, pages);
     if (host_window_unmap(&sp->window, gva, (uint64_t)pages << PAGE_SHIFT) != 0)
         space_reset(s, sp); /* cutting a mapping in two takes one more, and there is none left */
 }
@@ -282,6 +286,8 @@ static void demote_run(struct spt *s, struct leaf *l, unsigned at)
     if (host_window_protect(&sp->window, leaf_gva(l, from), (uint64_t)(to - from) << PAGE_SHIFT, PROT_READ) !=
         0)
         space_reset(s, sp);
+    else
+        follow_shown(s, l, from, to);
 }
 
 void leaf_apply_at(struct spt *s, struct leaf *l, unsigned at)
@@ -323,6 +329,7 @@ void space_reset(struct spt *s, struct space *sp)
         }
     }
     ++sp->resets;
+    follow_reset(s, sp);
     struct leaf *l;
     while ((l = LIST_FIRST(&sp->leaves))) {
         struct span mapped = {0, 0}, fetched = {0, 0};
@@ -359,5 +366,6 @@ void frame_write_protect(struct spt *s, uint32_t gfn)
         unsigned before = bounds_in(l, at, at + 1);
         l->e[at].v &= ~(uint32_t)E_W;
         rebook(s, l, before, bounds_in(l, at, at + 1));
+        follow_shown(s, l, at, at + 1);
     }
 }

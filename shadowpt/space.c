@@ -81,6 +81,7 @@ static void root_trace(struct spt *s, struct space *sp, unsigned quarter)
 void space_release(struct spt *s, struct space *sp)
 {
     space_reset(s, sp);
+    follow_end(s, sp);
     for (unsigned q = 0; q < 4; ++q) {
         uint32_t pt = sp->root[q].pt;
         sp->root[q].pt = 0;

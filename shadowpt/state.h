@@ -110,7 +110,8 @@ struct space {
     uint32_t mapped;                    /* pages */
     unsigned leaves_held, leaves_stale; /* all of them; those with ALL_STALE */
     uint16_t number;
-    bool has_window, fetched;
+    bool has_window, fetched, followed;
+    uint64_t serial;
     uint16_t leaf[LEAF_SLOTS]; /* 0: none */
 };
 TAILQ_HEAD(space_queue, space);
@@ -165,6 +166,7 @@ struct spt {
     uint64_t kernel_epoch;
     unsigned maps, max_maps;
     struct expected expected;
+    uint64_t serials;
     struct spt_counts counts;
     FILE *trace; /* --trace=shadow */
 };
@@ -229,6 +231,12 @@ void trace_store(struct spt *s, uint64_t gpa, const void *buf, unsigned len); /*
 void walk_set_accessed(struct spt *s, struct spt_walk *w, bool write);
 void fill_expected(struct spt *s);
 bool fill_note_fetch(struct spt *s, struct space *sp, uint32_t gva, const struct spt_walk *w);
+
+/* follow.c: what a followed space's window shows, told upward. Read-only, but for the space's serial number. */
+void follow_shown(struct spt *s, const struct leaf *l, unsigned from, unsigned to);
+void follow_gone(struct spt *s, const struct space *sp, uint32_t gva, unsigned pages);
+void follow_reset(struct spt *s, struct space *sp);
+void follow_end(struct spt *s, struct space *sp); /* the space is about to become another one */
 
 /* doors.c */
 void tlb_flush(struct spt *s);

@@ -24,7 +24,9 @@ struct model {
     struct fetched fetched[256];
     unsigned n_fetched;
     struct view view;
-    uint64_t hidden, true_faults, pages_checked;
+    uint64_t hidden, true_faults, pages_checked, mirrored;
+    bool followed[16];
+    unsigned ends[16]; /* gone since followed? */
 };
 
 static uint32_t rnd(struct model *m, uint32_t below)
@@ -231,6 +233,41 @@ static void judge_fetches(struct model *m)
     m->n_fetched = kept;
 }
 
+/* What a follower was told adds up to what the window shows, and to the fetches that still hold. */
+static void judge_mirror(struct model *m)
+{
+    unsigned space = spt_user_space(m->r.s), pages = 0;
+    if (space >= 16 || !m->followed[space] || m->r.mirror[space]->ends != m->ends[space])
+        return;
+    const struct mirror *mirror = m->r.mirror[space];
+    look(spt_user_window(m->r.s), &m->view);
+    for (unsigned i = 0; i < m->view.n; ++i)
+        for (uint64_t gva = m->view.vma[i].gva; gva < m->view.vma[i].end; gva += PAGE, ++pages) {
+            uint64_t gpa = m->view.vma[i].gpa + (gva - m->view.vma[i].gva),
+                     prot = m->view.vma[i].writable ? 3 : 1;
+            bool fetched = false;
+            for (unsigned k = 0; k < m->n_fetched; ++k)
+                fetched |= m->fetched[k].valid && m->fetched[k].space == space && m->fetched[k].gva == gva;
+            if (mirror->page[gva / PAGE] != (gpa | prot | (fetched ? PROT_EXEC : 0)))
+                fail_msg("%08" PRIx64 ": the follower has %" PRIx64 ", the window %" PRIx64 " prot %" PRIx64
+                         "%s",
+                         gva, mirror->page[gva / PAGE], gpa, prot, fetched ? ", fetched" : "");
+        }
+    assert_int_equal(mirror->shown, pages);
+    m->mirrored += pages;
+}
+
+static void follow(struct model *m)
+{
+    unsigned space = spt_user_space(m->r.s);
+    if (space == SPT_KERNEL_SPACE || space >= 16)
+        return;
+    m->followed[space] = rnd(m, 3) > 0;
+    rig_user_reset(&m->r, space, false); /* a new follower knows nothing */
+    m->ends[space] = m->r.mirror[space]->ends;
+    spt_follow(m->r.s, space, m->followed[space]);
+}
+
 /* Doors after a flush: exactly what a walk says. */
 static void judge_doors(struct model *m)
 {
@@ -252,6 +289,7 @@ static void judge(struct model *m)
         if (spt_user_window(m->r.s) != spt_kernel_window(m->r.s)) {
             judge_window(m, true);
             judge_tables(m);
+            judge_mirror(m);
         }
     }
     judge_fetches(m);
@@ -395,6 +433,8 @@ static void step(struct model *m)
         break;
     case 4:
         trace_code(m);
+        if (rnd(m, 4) == 0)
+            follow(m);
         break;
     case 5: {
         uint8_t zero[64] = {0};
@@ -422,7 +462,8 @@ static void run(uint64_t seed, unsigned steps, unsigned spaces, unsigned maps, b
     for (unsigned i = 0; i < steps; ++i)
         step(m);
     if (!no_windows) /* the run must have been worth it */
-        assert_true(m->hidden > steps / 100 && m->pages_checked > steps / 10 && m->true_faults > steps / 100);
+        assert_true(m->hidden > steps / 100 && m->pages_checked > steps / 10 &&
+                    m->true_faults > steps / 100 && m->mirrored > steps / 100);
     rig_finish(&m->r);
     free(m);
 }

@@ -46,8 +46,52 @@ struct rig {
     uint64_t mmio_gpa[16], mmio_value[16];
     unsigned mmio_len[16], n_mmio;
     void (*on_gone)(struct rig *r, const struct gone *g);
+    struct mirror *mirror[16]; /* by space: what the ops.user_* calls add up to */
     void *model;
 };
+
+/* A follower's copy of a user window: gpa | prot of each page, 0: nothing. */
+struct mirror {
+    uint64_t page[1u << 20];
+    unsigned shown, resets, ends;
+};
+
+static struct mirror *rig_mirror(struct rig *r, unsigned space)
+{
+    assert_true(space > 0 && space < 16);
+    if (!r->mirror[space])
+        r->mirror[space] = calloc(1, sizeof(struct mirror));
+    return r->mirror[space];
+}
+
+static void mirror_set(struct mirror *m, uint32_t page, uint64_t value)
+{
+    m->shown = m->shown + !!value - !!m->page[page];
+    m->page[page] = value;
+}
+
+static void rig_user_map(void *ctx, unsigned space, uint32_t gva, uint64_t gpa, uint64_t len, int prot)
+{
+    assert_true(gva % PAGE == 0 && gpa % PAGE == 0 && len % PAGE == 0 && len > 0 &&
+                gva + len <= HOST_WINDOW_SIZE);
+    for (uint64_t at = 0; at < len; at += PAGE)
+        mirror_set(rig_mirror(ctx, space), (uint32_t)((gva + at) / PAGE), (gpa + at) | (unsigned)prot);
+}
+
+static void rig_user_unmap(void *ctx, unsigned space, uint32_t gva, uint64_t len)
+{
+    for (uint64_t at = 0; at < len; at += PAGE)
+        mirror_set(rig_mirror(ctx, space), (uint32_t)((gva + at) / PAGE), 0);
+}
+
+static void rig_user_reset(void *ctx, unsigned space, bool gone)
+{
+    struct mirror *m = rig_mirror(ctx, space);
+    for (uint32_t page = 0; m->shown; ++page)
+        mirror_set(m, page, 0);
+    ++m->resets;
+    m->ends += gone;
+}
 
 static uint64_t rig_mmio_read(void *ctx, uint64_t gpa, unsigned len)
 {
@@ -95,7 +139,8 @@ static inline void rig_init_with(struct rig *r, uint64_t ram, unsigned spaces, u
     struct spt_config cfg = {
         .ram = &r->ram,
         .counts = &r->host,
-        .ops = {r, rig_mmio_read, rig_mmio_write, rig_code_write, rig_fetch_gone},
+        .ops = {r, rig_mmio_read, rig_mmio_write, rig_code_write, rig_fetch_gone, rig_user_map,
+                rig_user_unmap, rig_user_reset},
         .max_user_spaces = spaces,
         .max_maps = maps,
         .no_windows = no_windows,
@@ -112,6 +157,8 @@ static inline void rig_init(struct rig *r)
 static inline void rig_finish(struct rig *r)
 {
     spt_destroy(r->s);
+    for (unsigned i = 0; i < 16; ++i)
+        free(r->mirror[i]);
     host_ram_finish(&r->ram);
 }
 

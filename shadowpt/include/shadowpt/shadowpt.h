@@ -62,6 +62,13 @@ struct spt_ops {
     /* Translations given out by spt_fetch for [gva, gva+4096*pages) in this space no longer hold. space is
      * SPT_KERNEL_SPACE or a user space number. pages = 2^20, gva = 0: all of that space. */
     void (*fetch_gone)(void *ctx, unsigned space, uint32_t gva, uint32_t pages);
+    /* What the user window of a followed space shows (spt_follow); needed only where spaces are followed. map: RAM
+     * [gpa, gpa+len) is shown at gva, whatever was there before; prot as for host_window_map, and PROT_EXEC where
+     * spt_fetch has given the pages out. unmap: nothing is. reset: nothing is anywhere; gone: and the space is
+     * followed no longer, since its number is about to be another address space's. */
+    void (*user_map)(void *ctx, unsigned space, uint32_t gva, uint64_t gpa, uint64_t len, int prot);
+    void (*user_unmap)(void *ctx, unsigned space, uint32_t gva, uint64_t len);
+    void (*user_reset)(void *ctx, unsigned space, bool gone);
 };
 
 #define SPT_KERNEL_SPACE 0u /* spaces 1..SPT_MAX_SPACES-1 are cached user address spaces */
@@ -149,6 +156,17 @@ bool spt_fetch(struct spt *s, uint32_t gva, uint32_t access, uint64_t *gpa, unsi
 bool spt_phys_write(struct spt *s, uint64_t gpa, const void *buf, unsigned len);
 bool spt_phys_read(struct spt *s, uint64_t gpa, void *buf, unsigned len);
 bool spt_is_ram(const struct spt *s, uint64_t gpa); /* RAM and not in the A0000-BFFFF device hole */
+
+/* ---- Following a user window: each change of what it shows is told to ops.user_*. ---- */
+/* On: ops.user_map is called for all that the space's window shows now, and for every change from here on. Off: no
+ * call. A space that does not exist is ignored. */
+void spt_follow(struct spt *s, unsigned space, bool on);
+/* Call ops.user_map again wherever a followed space shows this physical page. Changes nothing: allowed in callbacks. */
+void spt_follow_page(struct spt *s, uint64_t gpa);
+/* Which address space the current user space is: another number after it was recycled or lost all its pages (a
+ * process ended). 0 without paging. */
+uint64_t spt_user_serial(const struct spt *s);
+bool spt_user_shows(const struct spt *s, uint32_t gva); /* does the current user window show this page? */
 
 /* ---- Code tracing, driven by bt: while set, no window maps the page writable. ---- */
 void spt_trace_code(struct spt *s, uint64_t gpa);
