@@ -9,6 +9,8 @@
 #include "impl.h"
 #include "emit.h"
 
+enum { FORMS_FLUSHES = 8 };
+
 static uint32_t hash_of(const struct bt_vcpu *v, uint64_t gpa, uint32_t eip, uint32_t mode)
 {
     uint64_t h = (gpa ^ (uint64_t)(eip >> 12) << 40 ^ (uint64_t)mode << 33) * UINT64_C(0x9e3779b97f4a7c15);
@@ -32,7 +34,7 @@ int bt_cache_init(struct bt_vcpu *v, struct host_err *err)
     v->map_max = v->block_max * 8;
     v->link_max = v->block_max * 2;
     v->site_max = v->block_max;
-    v->hash_mask = (1u << 16) - 1;
+    v->hash_mask = (1u << 19) - 1;
     v->page_count = (uint32_t)(v->cfg.ram->size / HOST_PAGE);
     v->cross_max = v->link_max;
     v->forms_mask = (1u << 16) - 1;
@@ -106,8 +108,12 @@ void bt_cache_flush(struct bt_vcpu *v)
     madvise(v->kin, sizeof *v->kin * BT_KIN_ROWS, MADV_DONTNEED);
     madvise(v->hash, sizeof *v->hash * (v->hash_mask + 1), MADV_DONTNEED);
     madvise(v->page_blocks, sizeof *v->page_blocks * v->page_count, MADV_DONTNEED);
-    madvise(v->forms, sizeof *v->forms * (v->forms_mask + 1), MADV_DONTNEED);
-    v->forms_used = 0;
+    /* What sites were found guilty of outlives their translations: to find it out again costs signals. Not for ever,
+     * though: pages change their use. */
+    if (v->forms_used > v->forms_mask / 2 || v->counts.cache_flushes % FORMS_FLUSHES == 0) {
+        madvise(v->forms, sizeof *v->forms * (v->forms_mask + 1), MADV_DONTNEED);
+        v->forms_used = 0;
+    }
     for (unsigned i = 0; i < SPT_MAX_SPACES; i++)
         bt_jtab_flush(v, i);
     bt_hstack_reset(v);
@@ -133,23 +139,40 @@ static uint32_t *page_head(struct bt_vcpu *v, uint64_t gpa)
     return gfn < v->page_count ? &v->page_blocks[gfn] : NULL;
 }
 
+static void page_add(struct bt_vcpu *v, uint32_t b, unsigned second)
+{
+    struct bt_block *blk = &v->block[b];
+    uint32_t *head = page_head(v, second ? blk->gpa2 : blk->gpa), node = 2 * b + second;
+    blk->in_page[second].next = *head;
+    blk->in_page[second].prev = 0;
+    if (*head)
+        v->block[*head / 2].in_page[*head % 2].prev = node;
+    *head = node;
+    spt_trace_code(v->spt, second ? blk->gpa2 : blk->gpa);
+}
+
+static void page_remove(struct bt_vcpu *v, uint32_t b, unsigned second)
+{
+    struct bt_block *blk = &v->block[b];
+    uint32_t next = blk->in_page[second].next, prev = blk->in_page[second].prev;
+    if (next)
+        v->block[next / 2].in_page[next % 2].prev = prev;
+    if (prev)
+        v->block[prev / 2].in_page[prev % 2].next = next;
+    else
+        *page_head(v, second ? blk->gpa2 : blk->gpa) = next;
+}
+
 void bt_cache_insert(struct bt_vcpu *v, uint32_t b)
 {
     struct bt_block *blk = &v->block[b];
     uint32_t *head = &v->hash[hash_of(v, blk->gpa, blk->eip, blk->mode)];
     blk->hash_next = *head;
     *head = b;
-    uint32_t *page = page_head(v, blk->gpa);
-    blk->page_next = *page;
-    *page = b;
-    spt_trace_code(v->spt, blk->gpa);
+    page_add(v, b, 0);
+    if (blk->gpa2)
+        page_add(v, b, 1);
     bt_kin_set(v, b);
-    if (blk->gpa2) {
-        page = page_head(v, blk->gpa2);
-        blk->page2_next = *page;
-        *page = b;
-        spt_trace_code(v->spt, blk->gpa2);
-    }
 }
 
 /* ---- links ---- */
@@ -192,19 +215,6 @@ void bt_cache_unlink_cross(struct bt_vcpu *v)
 
 /* ---- dropping blocks ---- */
 
-static void remove_from_page(struct bt_vcpu *v, uint64_t gpa, uint32_t b)
-{
-    uint32_t *p = page_head(v, gpa);
-    while (*p && *p != b) {
-        struct bt_block *blk = &v->block[*p];
-        p = blk->gpa2 && blk->gpa2 / HOST_PAGE == gpa / HOST_PAGE ? &blk->page2_next : &blk->page_next;
-    }
-    if (*p) {
-        struct bt_block *blk = &v->block[b];
-        *p = blk->gpa2 && blk->gpa2 / HOST_PAGE == gpa / HOST_PAGE ? blk->page2_next : blk->page_next;
-    }
-}
-
 void bt_cache_drop(struct bt_vcpu *v, uint32_t b)
 {
     struct bt_block *blk = &v->block[b];
@@ -216,9 +226,9 @@ void bt_cache_drop(struct bt_vcpu *v, uint32_t b)
         p = &v->block[*p].hash_next;
     if (*p)
         *p = blk->hash_next;
-    remove_from_page(v, blk->gpa, b);
+    page_remove(v, b, 0);
     if (blk->gpa2)
-        remove_from_page(v, blk->gpa2, b);
+        page_remove(v, b, 1);
     while (blk->links_in)
         unlink_one(v, blk->links_in);
     for (uint32_t i = 0; i < blk->link_count; i++)
@@ -238,15 +248,15 @@ bool bt_cache_drop_range(struct bt_vcpu *v, uint64_t gpa, unsigned len)
     uint32_t *head = page_head(v, gpa);
     if (!head)
         return true;
-    for (uint32_t b = *head, next; b; b = next) {
-        struct bt_block *blk = &v->block[b];
-        bool second = blk->gpa2 && blk->gpa2 / HOST_PAGE == gpa / HOST_PAGE;
-        next = second ? blk->page2_next : blk->page_next;
+    for (uint32_t node = *head, next; node; node = next) {
+        struct bt_block *blk = &v->block[node / 2];
+        bool second = node % 2;
+        next = blk->in_page[second].next;
         uint64_t from = second ? blk->gpa2 : blk->gpa;
         uint64_t in_first = HOST_PAGE - blk->gpa % HOST_PAGE;
         uint64_t bytes = second ? blk->guest_len - in_first : blk->gpa2 ? in_first : blk->guest_len;
         if (from < gpa + len && gpa < from + bytes)
-            bt_cache_drop(v, b);
+            bt_cache_drop(v, node / 2);
     }
     return !*head;
 }

@@ -9,7 +9,7 @@
 #include "insn.h"
 #include "interp.h"
 
-#define BT_ARENA_DEFAULT  (UINT64_C(32) << 20)
+#define BT_ARENA_DEFAULT  (UINT64_C(64) << 20)
 #define BT_BLOCK_MAX      48u /* guest instructions in a block */
 #define BT_BLOCK_RELOCS   255u
 #define BT_BLOCK_ROOM     (16u << 10) /* emitted bytes a block may need at most */
@@ -89,7 +89,10 @@ struct bt_block {
     uint32_t links_in;  /* list head of incoming links */
     uint32_t first_link;
     uint32_t reloc; /* first row in v->reloc */
-    uint32_t hash_next, page_next, page2_next;
+    uint32_t hash_next;
+    struct {
+        uint32_t next, prev;
+    } in_page[2]; /* in the lists of gpa's and gpa2's page; see struct bt_vcpu.page_blocks */
     uint8_t count, link_count, site_count, reloc_count;
     bool dead;
     bool tabled; /* has been entered through a jump table */
@@ -152,7 +155,8 @@ struct bt_vcpu {
     uint32_t *kin;  /* user blocks by hash of physical address: the one translated or rebased last */
     uint32_t *hash; /* heads, by hash of gpa */
     uint32_t hash_mask;
-    uint32_t *page_blocks; /* heads, by guest frame number */
+    uint32_t *
+        page_blocks; /* by guest frame number: list of blocks there, as 2 * block + (is it the tail's page?) */
     uint32_t page_count;
     uint32_t *cross; /* links that are linked across pages in kernel space */
     uint32_t cross_count, cross_max;

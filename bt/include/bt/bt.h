@@ -41,7 +41,7 @@ struct bt_config {
     /* mmio_read/mmio_write and ctx of the caller; code_write and fetch_gone are bt's own and filled in by bt.
      */
     struct spt_ops mem;
-    size_t cache_bytes;       /* translation cache, 0: default 32 MiB */
+    size_t cache_bytes;       /* translation cache, 0: default 64 MiB */
     unsigned max_user_spaces; /* 0: default */
     unsigned max_maps;        /* 0: from the host's vm.max_map_count */
     bool verify;              /* run the SFI verifier on every emitted block */
