@@ -89,6 +89,7 @@ struct bt_block {
     uint32_t links_in;  /* list head of incoming links */
     uint32_t first_link;
     uint32_t reloc; /* first row in v->reloc */
+    uint32_t copy;  /* the last one rebased from this, or 0 */
     uint32_t hash_next;
     struct {
         uint32_t next, prev;

@@ -92,10 +92,12 @@ static void copy_sites(struct bt_vcpu *v, const struct bt_block *old, uint32_t b
 /* A copy of block `from` for guest address eip; room has been made sure of. */
 static uint32_t copy_block(struct bt_vcpu *v, uint32_t from, uint32_t eip)
 {
-    const struct bt_block *old = &v->block[from];
+    struct bt_block *old = &v->block[from];
     uint32_t b = v->block_count++;
     struct bt_block *blk = &v->block[b];
     *blk = *old; /* maps and relocations are shared: they are relative */
+    old->copy = b;
+    blk->copy = 0;
     blk->eip = eip;
     blk->host = v->arena_next;
     blk->main += blk->host - old->host;
@@ -132,15 +134,16 @@ static uint32_t add(struct bt_vcpu *v, struct group *g, uint32_t from, uint32_t 
     return b;
 }
 
-/* Where link `l` of an original leads, at the new address: there already, or copied now. 0: leave it unlinked. */
+/* Where link `l` of an original leads, at the new address: a copy of the target made before, or one made now. 0: leave
+ * it unlinked. A copy that is not the target's latest is not looked for; then there are two, which does no harm. */
 static uint32_t successor(struct bt_vcpu *v, struct group *g, const struct bt_link *l, uint32_t delta)
 {
     const struct bt_block *target = &v->block[l->to];
     if (!l->to || l->cross || target->gpa2 || target->dead)
         return 0;
     uint32_t eip = target->eip + delta;
-    uint32_t b = bt_cache_find(v, target->gpa, eip, target->mode);
-    return b ? b : add(v, g, l->to, eip);
+    const struct bt_block *copy = &v->block[target->copy];
+    return target->copy && copy->eip == eip && !copy->dead ? target->copy : add(v, g, l->to, eip);
 }
 
 static bool verified(struct bt_vcpu *v, const struct group *g)
