@@ -148,8 +148,14 @@ struct host_thread *bt_thread(struct bt_vcpu *v)
     return &v->thread;
 }
 
-const struct bt_counts *bt_stats(const struct bt_vcpu *v)
+/* The time since the last change of hands is nobody's yet. */
+const struct bt_counts *bt_stats(struct bt_vcpu *v)
 {
+    if (v->bucket) {
+        uint64_t now = __rdtsc();
+        *v->bucket += now - v->tsc_last;
+        v->tsc_last = now;
+    }
     return &v->counts;
 }
 

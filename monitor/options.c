@@ -64,6 +64,17 @@ static int options_debug_exit(struct options *o, const char *value, struct host_
     return 0;
 }
 
+static int options_stats_port(struct options *o, const char *value, struct host_err *err)
+{
+    uint64_t port;
+
+    if (!options_size(value, 1, &port) || port == 0 || port > 0xffff)
+        return host_fail(err, "--stats-port %s: give a port number from 1 to 0xffff", value);
+    o->vm.stats_port = (uint16_t)port;
+    o->vm.stats_out = stderr;
+    return 0;
+}
+
 static int options_engine(struct options *o, const char *value, struct host_err *err)
 {
     if (strcmp(value, "bt") != 0 && strcmp(value, "interp") != 0)

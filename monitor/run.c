@@ -206,6 +206,7 @@ int vm_run(struct vm *vm, struct vm_result *res, struct host_err *err)
     memset(res, 0, sizeof(*res));
     if (bt_enter(vm->vcpu, err) < 0)
         return -1;
+    vm->run_since = start;
     vm_run_events(vm); /* timers set while no thread was the vCPU's have nobody to kick until now */
     while (r == 0) {
         uint64_t retired = 0;
@@ -218,6 +219,7 @@ int vm_run(struct vm *vm, struct vm_result *res, struct host_err *err)
     }
     bt_leave(vm->vcpu);
     vm->counts.ns_total += vm_host_ns() - start;
+    vm->run_since = 0;
     return r < 0 ? -1 : 0;
 }
 

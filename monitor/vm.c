@@ -138,7 +138,9 @@ static int vm_create_board(struct vm *vm, struct host_err *err)
     };
 
     memcpy(board.serial, cfg->serial, sizeof(board.serial)); /* none given: DEV_CHR_NULL, which is zero */
-    return dev_board_create(&vm->board, &board, err);
+    if (dev_board_create(&vm->board, &board, err) < 0)
+        return -1;
+    return vm_mark_add(vm, err);
 }
 
 int vm_create(struct vm **out, const struct vm_config *cfg, struct host_err *err)

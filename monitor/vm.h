@@ -30,6 +30,9 @@ struct vm {
     uint32_t pending_value;
     uint64_t boot_ns; /* host time of the last (re)start, and how many triple faults came soon after one */
     unsigned early_triples;
+    uint64_t run_since; /* host time when the running vm_run began; 0: none runs */
+    char mark[40];      /* label that the guest is writing to the statistics port */
+    unsigned mark_length;
     volatile bool stop; /* vm_stop() was called */
 };
 
@@ -37,6 +40,8 @@ struct vm {
 int vm_boot(struct vm *vm, struct host_err *err);
 /* Host monotonic time for the statistics, whatever clock the guest has. */
 uint64_t vm_host_ns(void);
+/* The port of cfg.stats_port, if any. At creation. */
+int vm_mark_add(struct vm *vm, struct host_err *err);
 /* "CS:EIP 0060:c0101234, bytes 0f 0b ..., protected mode, paging on, CPL 0": where the guest is. Changes
  * nothing. */
 void vm_where(struct vm *vm, char *buf, size_t size);

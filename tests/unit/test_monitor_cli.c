@@ -205,6 +205,9 @@ static void machine_options(void **state)
     says(REFUSED("--max-windows", "1024"), "--max-windows");
     says(REFUSED("--debug-exit", "0"), "--debug-exit");
     says(REFUSED("--debug-exit", "65536"), "--debug-exit");
+    assert_int_equal(PARSE("--stats-port", "0xe9").vm.stats_port, 0xe9);
+    says(REFUSED("--stats-port", "0"), "--stats-port");
+    says(REFUSED("--stats-port", "65536"), "--stats-port");
 }
 
 static void stats(void **state)

@@ -315,6 +315,40 @@ static void statistics(void **state)
     free(text);
 }
 
+/* A guest has the statistics printed in the middle, with labels of its own choice. */
+static void marks(enum bt_engine engine)
+{
+    static const uint8_t code[] = {
+        0xb0, 'a',  0xe6, 0xe9,                         /* out 0xe9: 'a' */
+        0xb0, '"',  0xe6, 0xe9, 0xb0, '\n', 0xe6, 0xe9, /* what would end a string of JSON; end of label */
+        0xb9, 0x64, 0,    0,    0,    0xb0, 'x',        /* a hundred of 'x' */
+        0xe6, 0xe9, 0xe2, 0xfc,                         /* loop */
+        0xb0, '\n', 0xe6, 0xe9, 0xe7, 0xf4, 0xeb, 0xfe, /* end of label; end */
+    };
+    struct guest g;
+    char *text = NULL, *second;
+    size_t size;
+
+    guest_make(&g, engine, code, sizeof(code));
+    g.cfg.stats_port = 0xe9;
+    g.cfg.stats_out = open_memstream(&text, &size);
+    guest_run(&g);
+    fclose(g.cfg.stats_out);
+    says(text, "{\n  \"mark\": \"a?\",\n  \"time_ns\": {\"user\": ");
+    second = strstr(text, "  \"mark\": \"xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\",\n"); /* cut at 39 */
+    assert_non_null(second);
+    assert_null(strstr(second + 10, "\"mark\""));
+    assert_null(strstr(second, "\"all\": 0,")); /* the clock of a machine that runs */
+    free(text);
+}
+
+static void marks_of_both_engines(void **state)
+{
+    (void)state;
+    marks(BT_INTERPRET);
+    marks(BT_TRANSLATE);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -328,6 +362,7 @@ int main(void)
         cmocka_unit_test(virtual_time),
         cmocka_unit_test(refusals),
         cmocka_unit_test(statistics),
+        cmocka_unit_test(marks_of_both_engines),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

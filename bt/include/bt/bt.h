@@ -63,7 +63,7 @@ void bt_destroy(struct bt_vcpu *v);
 struct rc_cpu *bt_cpu(struct bt_vcpu *v);
 struct spt *bt_spt(struct bt_vcpu *v);
 struct host_thread *bt_thread(struct bt_vcpu *v); /* for the event loop to kick */
-const struct bt_counts *bt_stats(const struct bt_vcpu *v);
+const struct bt_counts *bt_stats(struct bt_vcpu *v);
 const char *bt_exit_name(unsigned reason); /* index of bt_counts.exits; NULL beyond the last */
 const char *bt_reason(const struct bt_vcpu *v);
 void bt_trace(struct bt_vcpu *v, unsigned categories, FILE *out);

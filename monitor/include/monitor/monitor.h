@@ -35,7 +35,9 @@ struct vm_config {
     size_t cache_bytes;
     unsigned max_user_spaces, max_maps;
     int debug_exit_port; /* 0: the default 0xf4; negative: none */
-    unsigned trace;      /* BT_TRACE_* | VM_TRACE_DEVICE */
+    uint16_t stats_port; /* 0: none. A line of text written there prints the statistics so far to stats_out */
+    FILE *stats_out;
+    unsigned trace; /* BT_TRACE_* | VM_TRACE_DEVICE */
     FILE *trace_out;
 };
 enum { VM_TRACE_DEVICE = 1 << 16 };
