@@ -15,9 +15,28 @@
 
 /* ---- What is measured ---- */
 
-enum bench_suite { BENCH_NANO, BENCH_LINUX, BENCH_COMPUTE, BENCH_BOOT, BENCH_SCALE, BENCH_SUITES };
-enum bench_engine { BENCH_RINGLET, BENCH_TCG, BENCH_KVM, BENCH_NATIVE, BENCH_ENGINES };
-enum bench_unit { BENCH_CYCLES, BENCH_NS, BENCH_US, BENCH_MS, BENCH_S, BENCH_MBS };
+enum bench_suite {
+    BENCH_NANO,
+    BENCH_LINUX,
+    BENCH_LINUX_2G,
+    BENCH_COMPUTE,
+    BENCH_APPS,
+    BENCH_BOOT,
+    BENCH_SCALE,
+    BENCH_SUITES
+};
+/* The first ones are ringlet with different options. */
+enum bench_engine {
+    BENCH_RINGLET,
+    BENCH_DIRECT,
+    BENCH_TRANSLATE,
+    BENCH_TCG,
+    BENCH_KVM,
+    BENCH_NATIVE,
+    BENCH_ENGINES,
+    BENCH_RINGLETS = BENCH_TCG
+};
+enum bench_unit { BENCH_CYCLES, BENCH_NS, BENCH_US, BENCH_MS, BENCH_S, BENCH_MBS, BENCH_OPS };
 enum bench_better { BENCH_LOWER, BENCH_HIGHER };
 enum { BENCH_HEAVY = 1 };
 enum { BENCH_ROW_SECONDS = 120 }; /* no row of a Linux guest takes longer */
@@ -31,13 +50,14 @@ struct bench_row {
     unsigned flags;
     const char *series; /* NULL: a row by itself */
     unsigned x, needs;  /* of a series: position, MiB */
+    const char *twin;   /* NULL, or the row that is the same with less memory */
 };
 extern const struct bench_row bench_rows[];
 extern const unsigned bench_row_count;
 extern const char *const bench_suite_names[BENCH_SUITES], *const bench_engine_names[BENCH_ENGINES];
 
 const char *bench_unit_name(enum bench_unit unit);
-/* Programs print cycles, nanoseconds or MB/s; this many of them make one of the row's unit. */
+/* Programs print cycles, nanoseconds, MB/s or thousandths per second; this many of them make one of the row's unit. */
 double bench_unit_scale(enum bench_unit unit);
 
 /* ---- Results ---- */
@@ -57,21 +77,41 @@ struct bench_split {
     double ns[BENCH_SHARES];
     bool known;
 };
-enum bench_group { BENCH_GROUP_NANO, BENCH_GROUP_LINUX, BENCH_GROUP_PAE, BENCH_GROUPS };
+/* Rows that share a guest: one start of a machine runs all of them. */
+enum bench_group {
+    BENCH_GROUP_NANO,
+    BENCH_GROUP_LINUX,
+    BENCH_GROUP_2G,
+    BENCH_GROUP_PAE,
+    BENCH_GROUP_APPS,
+    BENCH_GROUP_SCALE,
+    BENCH_GROUPS
+};
 extern const char *const bench_share_names[BENCH_SHARES], *const bench_group_names[BENCH_GROUPS];
+
+/* What one row made ringlet do: the statistics after it less those before it (last round). */
+enum { BENCH_COUNTS = 13 };
+struct bench_work {
+    struct bench_split split;
+    double host_kernel; /* ns of all shares spent in the host's kernel */
+    double units;       /* how many of the row's events that were, runs to warm up included; at least 1 */
+    double count[BENCH_COUNTS];
+};
+extern const char *const bench_count_names[BENCH_COUNTS];
 
 struct bench_results {
     struct bench_engine_state engine[BENCH_ENGINES];
     bool suite[BENCH_SUITES];
     unsigned rounds;
-    uint64_t memory; /* bytes, of the Linux guests */
+    uint64_t memory; /* bytes, of the Linux guests whose suite does not say */
     bool quick, partial;
     const char *version;
     char host[256], date[32];
     char note[BENCH_MAX_NOTES][200]; /* what was left out, and why */
     unsigned notes;
-    struct bench_split split[BENCH_GROUPS];   /* of the last round */
-    struct bench_cell (*cell)[BENCH_ENGINES]; /* [bench_row_count] */
+    struct bench_split split[BENCH_GROUPS];    /* of the last round */
+    struct bench_cell (*cell)[BENCH_ENGINES];  /* [bench_row_count] */
+    struct bench_work (*work)[BENCH_RINGLETS]; /* [bench_row_count] */
 };
 int bench_results_init(struct bench_results *r, struct host_err *err);
 void bench_results_finish(struct bench_results *r);
@@ -91,6 +131,15 @@ double bench_speedup(const struct bench_results *r, unsigned row, enum bench_eng
 /* Geometric mean of that over a suite; 0 when no row has both figures. */
 double bench_suite_speedup(const struct bench_results *r, enum bench_suite suite, enum bench_engine engine,
                            enum bench_engine base);
+/* The engine all others are compared with: the first of ringlet's that is here. BENCH_ENGINES when there is none. */
+enum bench_engine bench_subject(const struct bench_results *r);
+/* Is the engine to be compared with the subject? */
+bool bench_compared(const struct bench_results *r, enum bench_engine engine);
+/* How many times the row costs what it costs with less memory (its twin); 0 when one of them has no figure. */
+double bench_twin_ratio(const struct bench_results *r, unsigned row, enum bench_engine engine);
+/* How much a unit's cost rises with their number: the most that any point of the series costs over any point before
+ * it. 0 with less than two figures. */
+double bench_series_rise(const struct bench_results *r, const char *series, enum bench_engine engine);
 /* Is the row to be run at all, and in this round (0...)? */
 bool bench_row_selected(const struct bench_results *r, unsigned row);
 bool bench_row_due(const struct bench_results *r, unsigned row, unsigned round);
@@ -106,7 +155,7 @@ void bench_cell_fail(struct bench_cell *c, const char *fmt, ...) __attribute__((
 struct bench_sink {
     struct bench_results *results;
     enum bench_engine engine;
-    bool due[128]; /* rows whose figure this job still waits for */
+    bool due[192]; /* rows whose figure this job still waits for */
 };
 /* Takes "row NAME VALUE" and "fail NAME STATUS"; true when the line was one of these and wanted. */
 bool bench_parse_line(struct bench_sink *s, const char *line, size_t length);
@@ -114,6 +163,10 @@ void bench_parse_text(struct bench_sink *s, const char *text, size_t length);
 
 /* Finds the shares in what a machine printed (the last ones: a guest may print the same). False when there are none. */
 bool bench_parse_split(const char *text, struct bench_split *split);
+
+/* Takes what `--stats-port` made a machine print around each row: {"mark": "ROW begin", ...}, {"mark": "ROW end N",
+ * ...}. Nor is this trusted: marks in any order, of any row, with any numbers. */
+void bench_parse_marks(struct bench_results *r, enum bench_engine engine, const char *text);
 
 /* ---- Showing ---- */
 
@@ -132,6 +185,7 @@ struct bench_config {
     unsigned extra_count; /* more arguments for `ringlet run` */
     int signals;          /* signalfd: readable means stop now */
     char qemu[4096];      /* path, empty when there is none; found by bench_engines_probe */
+    unsigned host_mib;    /* memory the host could give to guests; 0: not known */
 };
 
 struct bench_child_result {
@@ -148,10 +202,13 @@ int bench_child_run(const struct bench_config *c, char *const *argv, const char 
                     void (*tick)(void *), void *tick_ctx, struct bench_child_result *res,
                     struct host_err *err);
 
-/* The cached initramfs, and behind it an archive with the programs and an init that runs the due rows. Returns a
- * descriptor whose /proc/self/fd name a child can open, or -1. */
-int bench_initrd_create(const struct bench_config *c, const struct bench_results *r, const bool *due,
-                        struct host_err *err);
+/* The last line of a program's text that says something; what follows it is cut off. */
+char *bench_last_line(char *text);
+
+/* The cached archive `base`, and behind it an archive with busybox, the programs and an init that runs the due rows.
+ * Returns a descriptor whose /proc/self/fd name a child can open, or -1. */
+int bench_initrd_create(const struct bench_config *c, const struct bench_results *r, const char *base,
+                        const bool *due, struct host_err *err);
 /* The script that archive starts, as text; what was due runs in its order. */
 void bench_init_script(const struct bench_results *r, const bool *due, FILE *out);
 /* One entry of a "newc" archive (Linux Documentation/driver-api/early-userspace/buffer-format.rst); mode 0: the
@@ -165,7 +222,7 @@ struct bench_machine {
     const char *multiboot, *kernel, *initrd;
     unsigned memory; /* MiB */
 };
-enum { BENCH_MAX_ARGV = 48 };
+enum { BENCH_MAX_ARGV = 64 };
 struct bench_command {
     char *argv[BENCH_MAX_ARGV];
     char memory[16];

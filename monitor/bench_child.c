@@ -179,3 +179,13 @@ int bench_child_run(const struct bench_config *c, char *const *argv, const char 
     bench_child_reap(&ch);
     return 0;
 }
+
+char *bench_last_line(char *text)
+{
+    char *end = text + strlen(text), *newline;
+
+    while (end > text && (end[-1] == '\n' || end[-1] == '\r'))
+        *--end = 0;
+    newline = strrchr(text, '\n');
+    return newline ? newline + 1 : text;
+}

@@ -9,6 +9,11 @@ enum { PROBE_VALUE = 42, PROBE_SECONDS = 20 };
 
 static const char bench_append[] = "console=ttyS0 quiet rdinit=/bin/bench-init";
 static const char bench_qemu[] = "qemu-system-i386";
+/* Where guests' programs write before and after a row (tests/bench/program.h). */
+static const char bench_stats_port[] = "0xe9";
+
+/* What makes an engine of its own out of ringlet: how user code runs. */
+static const char *const bench_ringlet_user[BENCH_RINGLETS] = {NULL, "direct", "translate"};
 
 /* The whole path, because what runs it does not search. */
 static bool bench_find_program(const char *name, char *path, size_t size)
@@ -54,11 +59,13 @@ static void bench_option(struct bench_argv *a, const char *option, const char *v
     }
 }
 
-static void bench_command_ringlet(const struct bench_config *c, const struct bench_machine *m,
-                                  struct bench_argv *a, const char *memory)
+static void bench_command_ringlet(const struct bench_config *c, enum bench_engine engine,
+                                  const struct bench_machine *m, struct bench_argv *a, const char *memory)
 {
     bench_arg(a, c->self);
     bench_args(a, (const char *const[]){"run", "--serial", "stdio", "--no-reboot", "--stats=json", NULL});
+    bench_option(a, "--stats-port", bench_stats_port);
+    bench_option(a, "--user", bench_ringlet_user[engine]);
     bench_option(a, "--memory", memory);
     bench_option(a, "--multiboot", m->multiboot);
     bench_option(a, "--kernel", m->kernel);
@@ -102,26 +109,13 @@ void bench_engine_command(const struct bench_config *c, enum bench_engine engine
     struct bench_argv a = {cmd->argv, 0};
 
     snprintf(cmd->memory, sizeof(cmd->memory), "%uM", m->memory);
-    if (engine == BENCH_RINGLET)
-        bench_command_ringlet(c, m, &a, cmd->memory);
+    if (engine < BENCH_RINGLETS)
+        bench_command_ringlet(c, engine, m, &a, cmd->memory);
     else
         bench_command_qemu(c, engine, m, &a, cmd->memory);
 }
 
 /* ---- Probing ---- */
-
-/* The last line that says something, for a note. */
-static void bench_last_line(const char *text, char *line, size_t size)
-{
-    const char *begin = text, *end = text + strlen(text);
-
-    while (end > text && (end[-1] == '\n' || end[-1] == '\r'))
-        end--;
-    for (const char *p = text; p < end; p++)
-        if (*p == '\n')
-            begin = p + 1;
-    snprintf(line, size, "%.*s", (int)(end - begin), begin);
-}
 
 /* Runs argv; does it end with this status? `said` gets the last line it printed. */
 static bool bench_probe(const struct bench_config *c, char *const *argv, int status, char *said, size_t size)
@@ -134,7 +128,7 @@ static bool bench_probe(const struct bench_config *c, char *const *argv, int sta
         snprintf(said, size, "%.*s", (int)size - 1, err.text);
         return false;
     }
-    bench_last_line(res.text, said, size);
+    snprintf(said, size, "%s", bench_last_line(res.text));
     good = !res.timed_out && WIFEXITED(res.status) && WEXITSTATUS(res.status) == status;
     free(res.text);
     return good;
@@ -176,14 +170,17 @@ static void bench_probe_qemu(const struct bench_config *c, struct bench_results 
     }
 }
 
-static void bench_probe_ringlet(const struct bench_config *c, struct bench_results *r)
+static void bench_probe_ringlet(const struct bench_config *c, struct bench_results *r,
+                                enum bench_engine engine)
 {
-    struct bench_engine_state *s = &r->engine[BENCH_RINGLET];
+    struct bench_engine_state *s = &r->engine[engine];
+    const char *user = bench_ringlet_user[engine];
     char said[120];
 
-    s->here = bench_probe_machine(c, BENCH_RINGLET, said, sizeof(said));
+    s->here = bench_probe_machine(c, engine, said, sizeof(said));
     if (s->here)
-        snprintf(s->note, sizeof(s->note), "ringlet %s", r->version);
+        snprintf(s->note, sizeof(s->note), "ringlet %s%s%s", r->version, user ? ", --user " : "",
+                 user ? user : "");
     else
         snprintf(s->note, sizeof(s->note), "does not run a guest: %s", said);
 }
@@ -206,8 +203,9 @@ void bench_engines_probe(struct bench_config *c, struct bench_results *r)
 {
     if (!bench_find_program(bench_qemu, c->qemu, sizeof(c->qemu)))
         c->qemu[0] = 0;
-    if (r->engine[BENCH_RINGLET].wanted)
-        bench_probe_ringlet(c, r);
+    for (unsigned e = 0; e < BENCH_RINGLETS; e++)
+        if (r->engine[e].wanted)
+            bench_probe_ringlet(c, r, e);
     for (unsigned e = BENCH_TCG; e <= BENCH_KVM; e++)
         if (r->engine[e].wanted)
             bench_probe_qemu(c, r, e);

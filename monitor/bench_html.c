@@ -5,7 +5,8 @@
 
 enum { LABEL = 380, PLOT = 420, BAR = 14, SCALE_DECADES = 2, SPLIT_LEFT = 90, SPLIT_WIDTH = 800 };
 
-static const char *const engine_colours[BENCH_ENGINES] = {"#2266cc", "#d08020", "#8844aa", "#448844"};
+static const char *const engine_colours[BENCH_ENGINES] = {"#2266cc", "#22aacc", "#6688dd",
+                                                          "#d08020", "#8844aa", "#448844"};
 
 static const char html_head[] =
     "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>ringlet bench</title>\n<style>\n"
@@ -41,11 +42,6 @@ static void html_element(FILE *out, const char *tag, const char *text)
     fprintf(out, "<%s>", tag);
     html_text(out, text);
     fprintf(out, "</%.*s>\n", (int)strcspn(tag, " "), tag);
-}
-
-static bool html_compared(const struct bench_results *r, unsigned e)
-{
-    return e != BENCH_RINGLET && r->engine[e].here && r->engine[BENCH_RINGLET].here;
 }
 
 /* ---- Tables ---- */
@@ -84,7 +80,7 @@ static void html_table_head(const struct bench_results *r, FILE *out)
         if (r->engine[e].here)
             html_element(out, "th", bench_engine_names[e]);
     for (unsigned e = 0; e < BENCH_ENGINES; e++)
-        if (html_compared(r, e))
+        if (bench_compared(r, e))
             fprintf(out, "<th>to %s</th>", bench_engine_names[e]);
     fputs("</tr>\n", out);
 }
@@ -102,8 +98,8 @@ static void html_table(const struct bench_results *r, enum bench_suite suite, FI
             if (r->engine[e].here)
                 html_figure(r, i, e, out);
         for (unsigned e = 0; e < BENCH_ENGINES; e++)
-            if (html_compared(r, e))
-                html_ratio(bench_speedup(r, i, BENCH_RINGLET, e), out);
+            if (bench_compared(r, e))
+                html_ratio(bench_speedup(r, i, bench_subject(r), e), out);
         fputs("</tr>\n", out);
     }
     fputs("<tr><td>geometric mean</td><td></td>", out);
@@ -111,8 +107,8 @@ static void html_table(const struct bench_results *r, enum bench_suite suite, FI
         if (r->engine[e].here)
             fputs("<td></td>", out);
     for (unsigned e = 0; e < BENCH_ENGINES; e++)
-        if (html_compared(r, e))
-            html_ratio(bench_suite_speedup(r, suite, BENCH_RINGLET, e), out);
+        if (bench_compared(r, e))
+            html_ratio(bench_suite_speedup(r, suite, bench_subject(r), e), out);
     fputs("</tr></table>\n", out);
 }
 
@@ -128,7 +124,7 @@ static double html_bar_end(double ratio)
 
 static void html_bar(const struct bench_results *r, unsigned row, enum bench_engine e, unsigned y, FILE *out)
 {
-    double ratio = bench_speedup(r, row, BENCH_RINGLET, e), middle = html_bar_end(1), end;
+    double ratio = bench_speedup(r, row, bench_subject(r), e), middle = html_bar_end(1), end;
     char number[32];
 
     if (ratio <= 0)
@@ -157,7 +153,7 @@ static void html_bars(const struct bench_results *r, enum bench_suite suite, FIL
     unsigned compared = 0, rows = 0, y = 20;
 
     for (unsigned e = 0; e < BENCH_ENGINES; e++)
-        compared += html_compared(r, e);
+        compared += bench_compared(r, e);
     for (unsigned i = 0; i < bench_row_count; i++)
         rows += bench_rows[i].suite == suite && bench_row_selected(r, i);
     if (!compared)
@@ -172,7 +168,7 @@ static void html_bars(const struct bench_results *r, enum bench_suite suite, FIL
         html_text(out, bench_rows[i].what);
         fputs("</text>\n", out);
         for (unsigned e = 0; e < BENCH_ENGINES; e++)
-            if (html_compared(r, e)) {
+            if (bench_compared(r, e)) {
                 html_bar(r, i, e, y, out);
                 y += BAR;
             }

@@ -14,7 +14,12 @@ enum { INITRD_PROGRAM = 0100755, INITRD_MOST = 256 << 20 };
 static const struct {
     enum bench_suite suite;
     const char *name;
-} initrd_programs[] = {{BENCH_LINUX, "linux"}, {BENCH_COMPUTE, "compute"}, {BENCH_SCALE, "scale"}};
+} initrd_programs[] = {{BENCH_LINUX, "linux"},
+                       {BENCH_LINUX_2G, "linux"},
+                       {BENCH_COMPUTE, "compute"},
+                       {BENCH_APPS, "apps"},
+                       {BENCH_SCALE, "scale"}};
+enum { INITRD_PROGRAMS = sizeof(initrd_programs) / sizeof(initrd_programs[0]) };
 
 static void bench_cpio_pad(FILE *out, size_t written)
 {
@@ -44,10 +49,10 @@ void bench_init_script(const struct bench_results *r, const bool *due, FILE *out
             "$B mount -t proc proc /proc\n"
             "$B mount -t devtmpfs dev /dev\n"
             "$B echo '" BENCH_MARKER "'\n"
-            "run() { $B timeout -s KILL %d /bin/bench-$1 $2 %s $B || $B echo \"fail $2 $?\"; }\n",
+            "run() { $B timeout -s KILL %d /bin/bench-$1 $2 %s $B - mark || $B echo \"fail $2 $?\"; }\n",
             BENCH_ROW_SECONDS, r->quick ? "quick" : "full");
     for (unsigned i = 0; i < bench_row_count; i++)
-        for (unsigned p = 0; p < sizeof(initrd_programs) / sizeof(initrd_programs[0]); p++)
+        for (unsigned p = 0; p < INITRD_PROGRAMS; p++)
             if (due[i] && bench_rows[i].suite == initrd_programs[p].suite)
                 fprintf(out, "run %s %s\n", initrd_programs[p].name, bench_rows[i].name);
     fputs("$B poweroff -f\n", out);
@@ -72,8 +77,13 @@ static int bench_initrd_file(FILE *out, const char *directory, const char *file,
 
 static int bench_initrd_programs(FILE *out, const struct bench_config *c, struct host_err *err)
 {
-    for (unsigned p = 0; p < sizeof(initrd_programs) / sizeof(initrd_programs[0]); p++) {
+    if (bench_initrd_file(out, c->cache, "busybox", "bin/busybox", err) < 0)
+        return -1;
+    for (unsigned p = 0; p < INITRD_PROGRAMS; p++) {
         char as[32];
+
+        if (p && strcmp(initrd_programs[p].name, initrd_programs[p - 1].name) == 0)
+            continue; /* it serves two suites */
 
         snprintf(as, sizeof(as), "bin/bench-%s", initrd_programs[p].name);
         if (bench_initrd_file(out, c->programs, initrd_programs[p].name, as, err) < 0)
@@ -100,15 +110,15 @@ static int bench_initrd_init(FILE *out, const struct bench_results *r, const boo
     return 0;
 }
 
-int bench_initrd_create(const struct bench_config *c, const struct bench_results *r, const bool *due,
-                        struct host_err *err)
+int bench_initrd_create(const struct bench_config *c, const struct bench_results *r, const char *base,
+                        const bool *due, struct host_err *err)
 {
     int fd = memfd_create("bench-initrd", 0), copy = fd < 0 ? -1 : dup(fd), status = -1;
     FILE *out = copy < 0 ? NULL : fdopen(copy, "w");
 
     if (!out) {
         host_fail(err, "no memory for an initramfs: %s", strerror(errno));
-    } else if (bench_initrd_file(out, c->cache, "initramfs.cpio.gz", NULL, err) == 0) {
+    } else if (bench_initrd_file(out, c->cache, base, NULL, err) == 0) {
         bench_cpio_pad(out, (size_t)ftell(out)); /* archives begin at multiples of four */
         if (bench_initrd_programs(out, c, err) == 0 && bench_initrd_init(out, r, due, err) == 0) {
             bench_cpio_entry(out, "TRAILER!!!", 0, "", 0);

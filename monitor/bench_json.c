@@ -1,5 +1,6 @@
 /* The results as JSON: one object, figures in each row's unit. */
 #include <inttypes.h>
+#include <string.h>
 #include "bench.h"
 
 /* RFC 8259 section 7. Bytes above 7Fh are passed on: the texts are UTF-8. */
@@ -40,6 +41,12 @@ static void bench_json_engines(const struct bench_results *r, FILE *out)
     fputs("],\n", out);
 }
 
+static void bench_json_shares(const struct bench_split *split, FILE *out)
+{
+    for (unsigned i = 0; i < BENCH_SHARES; i++)
+        fprintf(out, "%s\"%s\": %.0f", i ? ", " : "", bench_share_names[i], split->ns[i]);
+}
+
 static void bench_json_splits(const struct bench_results *r, FILE *out)
 {
     const char *comma = "";
@@ -49,12 +56,22 @@ static void bench_json_splits(const struct bench_results *r, FILE *out)
         if (!r->split[g].known)
             continue;
         fprintf(out, "%s\n    \"%s\": {", comma, bench_group_names[g]);
-        for (unsigned i = 0; i < BENCH_SHARES; i++)
-            fprintf(out, "%s\"%s\": %.0f", i ? ", " : "", bench_share_names[i], r->split[g].ns[i]);
+        bench_json_shares(&r->split[g], out);
         fputc('}', out);
         comma = ",";
     }
     fputs("},\n", out);
+}
+
+/* Per event of the row, because the absolute numbers say mostly how long it was repeated. */
+static void bench_json_work(const struct bench_work *w, FILE *out)
+{
+    fprintf(out, ", \"events\": %.0f, \"time_ns\": {", w->units);
+    bench_json_shares(&w->split, out);
+    fprintf(out, ", \"host_kernel\": %.0f}, \"per_event\": {", w->host_kernel);
+    for (unsigned i = 0; i < BENCH_COUNTS; i++)
+        fprintf(out, "%s\"%s\": %.6g", i ? ", " : "", bench_count_names[i], w->count[i] / w->units);
+    fputc('}', out);
 }
 
 static void bench_json_cell(const struct bench_results *r, unsigned row, enum bench_engine e, FILE *out)
@@ -69,7 +86,10 @@ static void bench_json_cell(const struct bench_results *r, unsigned row, enum be
                 s.max);
         for (unsigned i = 0; i < c->n; i++)
             fprintf(out, "%s%.9g", i ? ", " : "", c->v[i] / scale);
-        fputs(c->why[0] ? "], " : "]", out);
+        fputc(']', out);
+        if (e < BENCH_RINGLETS && r->work[row][e].split.known)
+            bench_json_work(&r->work[row][e], out);
+        fputs(c->why[0] ? ", " : "", out);
     }
     if (c->why[0])
         bench_json_field(out, "failed", c->why, "");
@@ -89,8 +109,8 @@ static void bench_json_results(const struct bench_results *r, unsigned row, FILE
         }
     fputs("}, \"ahead_of\": {", out);
     comma = "";
-    for (unsigned e = BENCH_RINGLET + 1; e < BENCH_ENGINES; e++) {
-        double ratio = bench_speedup(r, row, BENCH_RINGLET, e);
+    for (unsigned e = 0; e < BENCH_ENGINES; e++) {
+        double ratio = bench_compared(r, e) ? bench_speedup(r, row, bench_subject(r), e) : 0;
 
         if (ratio > 0) {
             fprintf(out, "%s\"%s\": %.4g", comma, bench_engine_names[e], ratio);
@@ -98,6 +118,25 @@ static void bench_json_results(const struct bench_results *r, unsigned row, FILE
         }
     }
     fputs("}", out);
+}
+
+/* What the same row costs with more memory, over what it costs with less. */
+static void bench_json_twins(const struct bench_results *r, unsigned row, FILE *out)
+{
+    const char *comma = "";
+
+    if (!bench_rows[row].twin)
+        return;
+    fputs(", \"cost_to_linux\": {", out);
+    for (unsigned e = 0; e < BENCH_ENGINES; e++) {
+        double ratio = bench_twin_ratio(r, row, e);
+
+        if (ratio > 0) {
+            fprintf(out, "%s\"%s\": %.4g", comma, bench_engine_names[e], ratio);
+            comma = ", ";
+        }
+    }
+    fputc('}', out);
 }
 
 static void bench_json_row(const struct bench_results *r, unsigned row, FILE *out)
@@ -115,7 +154,31 @@ static void bench_json_row(const struct bench_results *r, unsigned row, FILE *ou
         fprintf(out, "\"x\": %u, ", b->x);
     }
     bench_json_results(r, row, out);
+    bench_json_twins(r, row, out);
     fputc('}', out);
+}
+
+static void bench_json_rises(const struct bench_results *r, FILE *out)
+{
+    const char *last = "", *comma = "";
+
+    fputs("  \"largest_rise\": {", out);
+    for (unsigned i = 0; i < bench_row_count; i++) {
+        const char *series = bench_rows[i].series, *inner = "";
+
+        if (!series || strcmp(series, last) == 0 || !bench_row_selected(r, i))
+            continue;
+        last = series;
+        fprintf(out, "%s\"%s\": {", comma, series);
+        comma = ", ";
+        for (unsigned e = 0; e < BENCH_ENGINES; e++)
+            if (bench_series_rise(r, series, e) > 0) {
+                fprintf(out, "%s\"%s\": %.4g", inner, bench_engine_names[e], bench_series_rise(r, series, e));
+                inner = ", ";
+            }
+        fputc('}', out);
+    }
+    fputs("},\n", out);
 }
 
 void bench_json_print(const struct bench_results *r, FILE *out)
@@ -136,6 +199,7 @@ void bench_json_print(const struct bench_results *r, FILE *out)
     }
     fputs("],\n", out);
     bench_json_splits(r, out);
+    bench_json_rises(r, out);
     fputs("  \"rows\": [", out);
     for (unsigned i = 0; i < bench_row_count; i++)
         if (bench_row_selected(r, i)) {

@@ -7,27 +7,33 @@
 
 const struct bench_row bench_rows[] = {
 #define ROW(suite, name, what, unit, better, flags)                                                          \
-    {BENCH_##suite, #name, what, BENCH_##unit, BENCH_##better, flags, NULL, 0, 0},
+    {BENCH_##suite, #name, what, BENCH_##unit, BENCH_##better, flags, NULL, 0, 0, NULL},
+#define LINUX(name, what, unit, better, flags)                                                               \
+    {BENCH_LINUX, #name, what, BENCH_##unit, BENCH_##better, flags, NULL, 0, 0, NULL},                       \
+        {BENCH_LINUX_2G, #name "_2g", what, BENCH_##unit, BENCH_##better, flags, NULL, 0, 0, #name},
 #define POINT(series, x, what, unit, needs)                                                                  \
-    {BENCH_SCALE, #series "_" #x, what, BENCH_##unit, BENCH_LOWER, 0, #series, x, needs},
+    {BENCH_SCALE, #series "_" #x, what, BENCH_##unit, BENCH_LOWER, 0, #series, x, needs, NULL},
 #include "bench_rows.def"
 #undef ROW
+#undef LINUX
 #undef POINT
 };
 enum { ROWS = sizeof(bench_rows) / sizeof(bench_rows[0]) };
 const unsigned bench_row_count = ROWS;
 _Static_assert(ROWS <= sizeof(((struct bench_sink *)0)->due), "more rows than a sink has room for");
 
-const char *const bench_suite_names[] = {"nano", "linux", "compute", "boot", "scale"};
+const char *const bench_suite_names[] = {"nano", "linux", "linux-2g", "compute", "apps", "boot", "scale"};
 const char *const bench_share_names[] = {"user", "kernel", "monitor", "devices", "idle"};
-const char *const bench_group_names[] = {"nano", "linux", "linux pae"};
-const char *const bench_engine_names[] = {"ringlet", "tcg", "kvm", "native"};
+const char *const bench_group_names[] = {"nano", "linux", "linux 2g", "linux pae", "apps", "scale"};
+const char *const bench_engine_names[] = {"ringlet", "ringlet-direct", "ringlet-translate", "tcg",
+                                          "kvm",     "native"};
 
 static const struct {
     const char *name;
     double scale;
 } bench_units[] = {[BENCH_CYCLES] = {"cycles", 1}, [BENCH_NS] = {"ns", 1}, [BENCH_US] = {"us", 1e3},
-                   [BENCH_MS] = {"ms", 1e6},       [BENCH_S] = {"s", 1e9}, [BENCH_MBS] = {"MB/s", 1}};
+                   [BENCH_MS] = {"ms", 1e6},       [BENCH_S] = {"s", 1e9}, [BENCH_MBS] = {"MB/s", 1},
+                   [BENCH_OPS] = {"/s", 1e3}};
 
 const char *bench_unit_name(enum bench_unit unit)
 {
@@ -42,13 +48,19 @@ double bench_unit_scale(enum bench_unit unit)
 int bench_results_init(struct bench_results *r, struct host_err *err)
 {
     r->cell = calloc(bench_row_count, sizeof(*r->cell));
-    return r->cell ? 0 : host_fail(err, "no memory for the results");
+    r->work = calloc(bench_row_count, sizeof(*r->work));
+    if (r->cell && r->work)
+        return 0;
+    bench_results_finish(r);
+    return host_fail(err, "no memory for the results");
 }
 
 void bench_results_finish(struct bench_results *r)
 {
     free(r->cell);
+    free(r->work);
     r->cell = NULL;
+    r->work = NULL;
 }
 
 static int bench_compare(const void *a, const void *b)
@@ -110,6 +122,51 @@ double bench_suite_speedup(const struct bench_results *r, enum bench_suite suite
         }
     }
     return n ? exp(sum / n) : 0;
+}
+
+enum bench_engine bench_subject(const struct bench_results *r)
+{
+    for (unsigned e = 0; e < BENCH_RINGLETS; e++)
+        if (r->engine[e].here)
+            return e;
+    return BENCH_ENGINES;
+}
+
+bool bench_compared(const struct bench_results *r, enum bench_engine engine)
+{
+    enum bench_engine subject = bench_subject(r);
+
+    return subject < BENCH_ENGINES && engine != subject && r->engine[engine].here;
+}
+
+double bench_twin_ratio(const struct bench_results *r, unsigned row, enum bench_engine engine)
+{
+    const char *twin = bench_rows[row].twin;
+    struct bench_summary with, without;
+
+    if (!twin || !bench_cell_summary(r, row, engine, &with) ||
+        !bench_cell_summary(r, (unsigned)bench_row_find(twin, strlen(twin)), engine, &without) ||
+        with.median <= 0 || without.median <= 0)
+        return 0;
+    return bench_rows[row].better == BENCH_LOWER ? with.median / without.median
+                                                 : without.median / with.median;
+}
+
+double bench_series_rise(const struct bench_results *r, const char *series, enum bench_engine engine)
+{
+    double least = 0, rise = 0;
+    struct bench_summary s;
+
+    for (unsigned i = 0; i < bench_row_count; i++) {
+        const char *own = bench_rows[i].series;
+
+        if (!own || strcmp(own, series) != 0 || !bench_cell_summary(r, i, engine, &s) || s.median <= 0)
+            continue;
+        if (least > 0)
+            rise = fmax(rise, s.median / least);
+        least = least > 0 ? fmin(least, s.median) : s.median;
+    }
+    return rise;
 }
 
 bool bench_row_selected(const struct bench_results *r, unsigned row)

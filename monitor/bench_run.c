@@ -7,7 +7,7 @@
 #include <unistd.h>
 #include "bench.h"
 
-enum { SILENCE_SECONDS = BENCH_ROW_SECONDS + 30, LINUX_RESERVE_MIB = 64 };
+enum { SILENCE_SECONDS = BENCH_ROW_SECONDS + 30, LINUX_RESERVE_MIB = 64, HOST_RESERVE_MIB = 256 };
 
 struct bench_job {
     unsigned round;
@@ -22,10 +22,28 @@ struct bench_plan {
     double spent, started;
     const struct bench_config *config;
     struct bench_results *results;
-    bool terminal, kernels[BENCH_GROUPS];
+    bool terminal, ready[BENCH_GROUPS];
+    unsigned memory[BENCH_GROUPS]; /* MiB */
 };
 
-static const char *const group_kernels[] = {NULL, "vmlinuz-686", "vmlinuz-686-pae"};
+/* What a group's guest is made of: files in the cache, MiB (0: what --memory says), a first guess at its seconds. */
+static const struct {
+    const char *kernel, *initrd, *fetch;
+    unsigned memory;
+    double seconds;
+} groups[BENCH_GROUPS] = {
+    [BENCH_GROUP_NANO] = {NULL, NULL, NULL, 64, 8},
+    [BENCH_GROUP_LINUX] = {"vmlinuz-686", "initramfs.cpio.gz", "guests", 0, 60},
+    [BENCH_GROUP_2G] = {"vmlinuz-686", "initramfs.cpio.gz", "guests", 2048, 40},
+    [BENCH_GROUP_PAE] = {"vmlinuz-686-pae", "initramfs.cpio.gz", "guests", 0, 6},
+    [BENCH_GROUP_APPS] = {"vmlinuz-686", "apps.cpio", "apps", 1536, 60},
+    [BENCH_GROUP_SCALE] = {"vmlinuz-686", "initramfs.cpio.gz", "guests", 2304, 20},
+};
+static const enum bench_group suite_groups[BENCH_SUITES] = {
+    [BENCH_NANO] = BENCH_GROUP_NANO,     [BENCH_LINUX] = BENCH_GROUP_LINUX, [BENCH_LINUX_2G] = BENCH_GROUP_2G,
+    [BENCH_COMPUTE] = BENCH_GROUP_LINUX, [BENCH_APPS] = BENCH_GROUP_APPS,   [BENCH_BOOT] = BENCH_GROUP_LINUX,
+    [BENCH_SCALE] = BENCH_GROUP_SCALE,
+};
 
 static double run_clock(void)
 {
@@ -37,14 +55,16 @@ static double run_clock(void)
 
 static enum bench_group row_group(unsigned row)
 {
-    if (bench_rows[row].suite == BENCH_NANO)
-        return BENCH_GROUP_NANO;
-    return strcmp(bench_rows[row].name, "boot_pae") == 0 ? BENCH_GROUP_PAE : BENCH_GROUP_LINUX;
+    return strcmp(bench_rows[row].name, "boot_pae") == 0 ? BENCH_GROUP_PAE
+                                                         : suite_groups[bench_rows[row].suite];
 }
 
-static bool row_has_program(unsigned row)
+/* Can it run on the host? Not when it is about a machine, or about how much memory a machine has. */
+static bool row_native(unsigned row)
 {
-    return bench_rows[row].suite != BENCH_NANO && bench_rows[row].suite != BENCH_BOOT;
+    enum bench_suite s = bench_rows[row].suite;
+
+    return s != BENCH_NANO && s != BENCH_BOOT && s != BENCH_LINUX_2G;
 }
 
 /* Which rows does this job measure? Returns how many. */
@@ -54,7 +74,7 @@ static unsigned job_rows(const struct bench_plan *p, const struct bench_job *j, 
 
     for (unsigned i = 0; i < bench_row_count; i++) {
         due[i] = row_group(i) == j->group && bench_row_due(p->results, i, j->round) &&
-                 (j->engine != BENCH_NATIVE || row_has_program(i));
+                 (j->engine != BENCH_NATIVE || row_native(i));
         n += due[i];
     }
     return n;
@@ -141,7 +161,9 @@ static int job_machine(struct bench_plan *p, struct bench_sink *sink, const stru
     if (bench_child_run(p->config, cmd.argv, marker, SILENCE_SECONDS, plan_progress, p, &res, err) < 0)
         return -1;
     bench_parse_text(sink, res.text, res.length);
-    if (sink->engine == BENCH_RINGLET)
+    if (sink->engine < BENCH_RINGLETS)
+        bench_parse_marks(p->results, sink->engine, res.text);
+    if (sink->engine == bench_subject(p->results))
         bench_parse_split(res.text, &p->results->split[p->job[p->at].group]);
     job_boot_time(sink, &res);
     job_judge(sink, &res);
@@ -159,16 +181,16 @@ static int job_nano(struct bench_plan *p, struct bench_sink *sink, struct host_e
     return job_machine(p, sink, &m, NULL, err);
 }
 
-static int job_linux(struct bench_plan *p, struct bench_sink *sink, const char *kernel, struct host_err *err)
+static int job_linux(struct bench_plan *p, struct bench_sink *sink, enum bench_group group,
+                     struct host_err *err)
 {
     char path[4096], initrd[64];
-    struct bench_machine m = {
-        .kernel = path, .initrd = initrd, .memory = (unsigned)(p->results->memory >> 20)};
-    int fd = bench_initrd_create(p->config, p->results, sink->due, err), status;
+    struct bench_machine m = {.kernel = path, .initrd = initrd, .memory = p->memory[group]};
+    int fd = bench_initrd_create(p->config, p->results, groups[group].initrd, sink->due, err), status;
 
     if (fd < 0)
         return -1;
-    snprintf(path, sizeof(path), "%s/%s", p->config->cache, kernel);
+    snprintf(path, sizeof(path), "%s/%s", p->config->cache, groups[group].kernel);
     snprintf(initrd, sizeof(initrd), "/proc/self/fd/%d", fd);
     status = job_machine(p, sink, &m, BENCH_MARKER, err);
     close(fd);
@@ -179,12 +201,13 @@ static int job_native_row(struct bench_plan *p, struct bench_sink *sink, unsigne
 {
     const struct bench_row *b = &bench_rows[row];
     struct bench_child_result res;
-    char program[4096], busybox[4096], name[32], effort[8];
-    char *const argv[] = {program, name, effort, busybox, NULL};
+    char program[4096], busybox[4096], root[4096], name[32], effort[8];
+    char *const argv[] = {program, name, effort, busybox, root, NULL};
     bool interrupted;
 
     snprintf(program, sizeof(program), "%s/%s", p->config->programs, bench_suite_names[b->suite]);
     snprintf(busybox, sizeof(busybox), "%s/busybox", p->config->cache);
+    snprintf(root, sizeof(root), "%s/apps", p->config->cache);
     snprintf(name, sizeof(name), "%s", b->name);
     snprintf(effort, sizeof(effort), "%s", p->results->quick ? "quick" : "full");
     if (bench_child_run(p->config, argv, NULL, BENCH_ROW_SECONDS, plan_progress, p, &res, err) < 0)
@@ -193,7 +216,7 @@ static int job_native_row(struct bench_plan *p, struct bench_sink *sink, unsigne
     interrupted = res.interrupted;
     if (sink->due[row] && !interrupted)
         bench_cell_fail(&sink->results->cell[row][BENCH_NATIVE], "%s",
-                        res.timed_out ? "took too long" : res.text);
+                        res.timed_out ? "took too long" : bench_last_line(res.text));
     free(res.text);
     return interrupted;
 }
@@ -217,13 +240,13 @@ static void job_drop_large(struct bench_plan *p, struct bench_sink *sink)
     for (unsigned i = 0; i < bench_row_count; i++) {
         const struct bench_row *b = &bench_rows[i];
 
-        if (!sink->due[i] || b->needs + LINUX_RESERVE_MIB <= p->results->memory >> 20)
+        if (!sink->due[i] || b->suite != BENCH_SCALE ||
+            b->needs + LINUX_RESERVE_MIB <= p->memory[BENCH_GROUP_SCALE])
             continue;
-        if (b->suite == BENCH_SCALE) {
-            sink->due[i] = false;
-            bench_cell_fail(&p->results->cell[i][sink->engine], "left out: needs --memory %uM or more",
-                            b->needs + LINUX_RESERVE_MIB);
-        }
+        sink->due[i] = false;
+        bench_cell_fail(&p->results->cell[i][sink->engine],
+                        "left out: needs a guest of %u MiB, for which this host has no memory",
+                        b->needs + LINUX_RESERVE_MIB);
     }
 }
 
@@ -237,7 +260,7 @@ static int job_run(struct bench_plan *p, const struct bench_job *j, struct host_
         return job_native(p, &sink, err);
     if (j->group == BENCH_GROUP_NANO)
         return job_nano(p, &sink, err);
-    return job_linux(p, &sink, group_kernels[j->group], err);
+    return job_linux(p, &sink, j->group, err);
 }
 
 /* ---- All jobs ---- */
@@ -250,22 +273,49 @@ static bool plan_has_file(const struct bench_plan *p, const char *name)
     return access(path, R_OK) == 0;
 }
 
-static void plan_find_kernels(struct bench_plan *p)
+static bool plan_wants(const struct bench_plan *p, enum bench_group g)
 {
-    bool initramfs = plan_has_file(p, "initramfs.cpio.gz");
+    for (unsigned i = 0; i < bench_row_count; i++)
+        if (row_group(i) == g && bench_row_selected(p->results, i))
+            return true;
+    return false;
+}
 
-    p->kernels[BENCH_GROUP_NANO] = true;
-    for (unsigned g = BENCH_GROUP_LINUX; g < BENCH_GROUPS; g++) {
-        bool wanted = false;
+/* A guest that the host would have to swap for measures the host's disk. */
+static bool plan_fits(struct bench_plan *p, enum bench_group g)
+{
+    unsigned room = p->config->host_mib > HOST_RESERVE_MIB ? p->config->host_mib - HOST_RESERVE_MIB : 0;
 
-        p->kernels[g] = initramfs && plan_has_file(p, group_kernels[g]);
-        for (unsigned i = 0; i < bench_row_count; i++)
-            wanted = wanted || (row_group(i) == g && bench_row_selected(p->results, i));
-        if (wanted && !p->kernels[g])
-            bench_results_note(p->results,
-                               "all that boots %s: no guest in %.100s (sh host/bootstrap guests fetches it)",
-                               group_kernels[g], p->config->cache);
+    p->memory[g] = groups[g].memory ? groups[g].memory : (unsigned)(p->results->memory >> 20);
+    if (!p->config->host_mib || p->memory[g] <= room)
+        return true;
+    if (g == BENCH_GROUP_SCALE && room >= 128) {
+        p->memory[g] = room;
+        return true;
     }
+    bench_results_note(p->results, "%s: a guest of %u MiB, and this host has %u MiB to spare",
+                       bench_group_names[g], p->memory[g], room);
+    return false;
+}
+
+static bool plan_ready(struct bench_plan *p, enum bench_group g)
+{
+    if (!plan_wants(p, g))
+        return false;
+    if (groups[g].kernel && !(plan_has_file(p, groups[g].kernel) && plan_has_file(p, groups[g].initrd))) {
+        bench_results_note(p->results, "%s: no guest in %.100s (sh host/bootstrap %s fetches it)",
+                           bench_group_names[g], p->config->cache, groups[g].fetch);
+        return false;
+    }
+    return plan_fits(p, g);
+}
+
+/* Natively nothing is booted, but the applications must be there. */
+static bool plan_possible(const struct bench_plan *p, enum bench_engine e, enum bench_group g)
+{
+    if (!p->results->engine[e].here)
+        return false;
+    return p->ready[g] || (e == BENCH_NATIVE && (g != BENCH_GROUP_APPS || plan_has_file(p, "apps/usr/bin")));
 }
 
 /*T:850 Measuring on a machine that others use
@@ -276,19 +326,19 @@ static void plan_find_kernels(struct bench_plan *p)
  * one CPU, because a guest has no more. :*/
 static void plan_make(struct bench_plan *p)
 {
-    static const double guess[BENCH_GROUPS] = {8, 60, 6};
     bool due[sizeof(((struct bench_sink *)0)->due)];
 
-    for (unsigned e = 0; e < BENCH_ENGINES; e++)
-        for (unsigned g = 0; g < BENCH_GROUPS; g++)
-            p->seconds[e][g] = guess[g] / (p->results->quick ? 3 : 1);
+    for (unsigned g = 0; g < BENCH_GROUPS; g++) {
+        p->ready[g] = plan_ready(p, g);
+        for (unsigned e = 0; e < BENCH_ENGINES; e++)
+            p->seconds[e][g] = groups[g].seconds / (p->results->quick ? 3 : 1);
+    }
     for (unsigned round = 0; round < p->results->rounds; round++)
         for (unsigned g = 0; g < BENCH_GROUPS; g++)
             for (unsigned e = 0; e < BENCH_ENGINES; e++) {
                 struct bench_job j = {round, e, g};
 
-                if (p->results->engine[e].here && (p->kernels[g] || e == BENCH_NATIVE) &&
-                    job_rows(p, &j, due))
+                if (plan_possible(p, e, g) && job_rows(p, &j, due))
                     p->job[p->jobs++] = j;
             }
 }
@@ -324,7 +374,6 @@ int bench_run(const struct bench_config *c, struct bench_results *r, struct host
     p->config = c;
     p->results = r;
     p->terminal = isatty(2);
-    plan_find_kernels(p);
     plan_make(p);
     if (!p->jobs)
         bench_results_note(r, "everything: no engine that is here runs a row of these suites");

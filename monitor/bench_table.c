@@ -1,5 +1,6 @@
 /* The results as a table for a terminal. */
 #include <math.h>
+#include <string.h>
 #include "bench.h"
 
 enum { WHAT = 56, FIGURE = 26, RATIO = 12 };
@@ -37,12 +38,6 @@ static void bench_table_ratio(double ratio, FILE *out)
     fprintf(out, " %*s", RATIO, text);
 }
 
-/* Ratios are of ringlet to each other engine: above 1, ringlet is ahead. */
-static bool bench_table_compared(const struct bench_results *r, unsigned e)
-{
-    return e != BENCH_RINGLET && r->engine[e].here && r->engine[BENCH_RINGLET].here;
-}
-
 static void bench_table_head(const struct bench_results *r, enum bench_suite suite, FILE *out)
 {
     char title[40];
@@ -52,10 +47,12 @@ static void bench_table_head(const struct bench_results *r, enum bench_suite sui
         if (r->engine[e].here)
             fprintf(out, " %*s", FIGURE, bench_engine_names[e]);
     for (unsigned e = 0; e < BENCH_ENGINES; e++)
-        if (bench_table_compared(r, e)) {
+        if (bench_compared(r, e)) {
             snprintf(title, sizeof(title), "to %s", bench_engine_names[e]);
             fprintf(out, " %*s", RATIO, title);
         }
+    if (suite == BENCH_LINUX_2G && bench_subject(r) < BENCH_ENGINES)
+        fprintf(out, " %*s", RATIO, "cost to linux");
     fputc('\n', out);
 }
 
@@ -69,8 +66,10 @@ static void bench_table_row(const struct bench_results *r, unsigned row, FILE *o
         if (r->engine[e].here)
             bench_table_figure(r, row, e, out);
     for (unsigned e = 0; e < BENCH_ENGINES; e++)
-        if (bench_table_compared(r, e))
-            bench_table_ratio(bench_speedup(r, row, BENCH_RINGLET, e), out);
+        if (bench_compared(r, e))
+            bench_table_ratio(bench_speedup(r, row, bench_subject(r), e), out);
+    if (bench_rows[row].twin && bench_subject(r) < BENCH_ENGINES)
+        bench_table_ratio(bench_twin_ratio(r, row, bench_subject(r)), out);
     fputc('\n', out);
 }
 
@@ -81,9 +80,32 @@ static void bench_table_mean(const struct bench_results *r, enum bench_suite sui
         if (r->engine[e].here)
             fprintf(out, " %*s", FIGURE, "");
     for (unsigned e = 0; e < BENCH_ENGINES; e++)
-        if (bench_table_compared(r, e))
-            bench_table_ratio(bench_suite_speedup(r, suite, BENCH_RINGLET, e), out);
+        if (bench_compared(r, e))
+            bench_table_ratio(bench_suite_speedup(r, suite, bench_subject(r), e), out);
     fputc('\n', out);
+}
+
+/* Does a unit cost more the more there are? */
+static void bench_table_rises(const struct bench_results *r, FILE *out)
+{
+    const char *last = "";
+    char number[32];
+
+    for (unsigned i = 0; i < bench_row_count; i++) {
+        const char *series = bench_rows[i].series;
+
+        if (!series || strcmp(series, last) == 0)
+            continue;
+        last = series;
+        fprintf(out, "%s: the cost of one rises with their number by at most", series);
+        for (unsigned e = 0; e < BENCH_ENGINES; e++) {
+            double rise = bench_series_rise(r, series, e);
+
+            if (rise > 0)
+                fprintf(out, " %sx (%s)", bench_number(fmax(rise, 1), number), bench_engine_names[e]);
+        }
+        fputc('\n', out);
+    }
 }
 
 /* Why figures are missing, below the figures. */
@@ -114,6 +136,8 @@ void bench_table_print(const struct bench_results *r, FILE *out)
             if (bench_rows[i].suite == s && bench_row_selected(r, i))
                 bench_table_row(r, i, out);
         bench_table_mean(r, s, out);
+        if (s == BENCH_SCALE)
+            bench_table_rises(r, out);
     }
     fputc('\n', out);
     bench_table_missing(r, out);

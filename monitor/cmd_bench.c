@@ -140,11 +140,15 @@ static int set_help(struct bench_options *o, const char *value, struct host_err 
 }
 
 static const struct bench_option bench_options[] = {
-    {"suite", "LIST", "of nano, linux, compute, boot, scale, comma-separated; default: all", set_suite},
-    {"engines", "LIST", "of ringlet, tcg, kvm, native; default: all that work here", set_engines},
+    {"suite", "LIST", "of nano, linux, linux-2g, compute, apps, boot, scale, comma-separated; default: all",
+     set_suite},
+    {"engines", "LIST",
+     "of ringlet, tcg, kvm, native; default: all that work here; also ringlet-direct, ringlet-translate",
+     set_engines},
     {"rounds", "N", "how often each engine runs everything, in turn; default 3, with --quick 1", set_rounds},
     {"quick", NULL, "shorter runs, one round, without the rows that take long", set_quick},
-    {"memory", "SIZE", "memory of the Linux guests, default 512M; a bare number counts MiB", set_memory},
+    {"memory", "SIZE", "memory of the Linux guests, default 512M (linux-2g, apps and scale have their own)",
+     set_memory},
     {"json", "FILE", "write the figures as JSON as well", set_json},
     {"html", "FILE", "write a report with charts as well", set_html},
     {"cache", "DIR", "where Debian's kernel and initramfs are; default: ${RINGLET_CACHE:-~/.cache/ringlet}",
@@ -227,7 +231,7 @@ static void bench_defaults(struct bench_options *o)
     for (unsigned s = 0; s < BENCH_SUITES; s++)
         r->suite[s] |= !any_suite;
     for (unsigned e = 0; e < BENCH_ENGINES; e++)
-        r->engine[e].wanted |= !any_engine;
+        r->engine[e].wanted |= !any_engine && e != BENCH_DIRECT && e != BENCH_TRANSLATE;
     if (!r->rounds)
         r->rounds = r->quick ? 1 : 3;
     if (!r->memory)
@@ -295,6 +299,21 @@ static int bench_find(struct bench_options *o, struct host_err *err)
     o->config.cache = o->cache;
     o->config.programs = o->programs;
     return bench_default_programs(o, err);
+}
+
+/* MemAvailable, which counts the page cache; 0 when it cannot be read. */
+static unsigned bench_host_mib(void)
+{
+    FILE *f = fopen("/proc/meminfo", "re");
+    unsigned long kib = 0;
+    char line[128];
+
+    while (f && fgets(line, sizeof(line), f))
+        if (sscanf(line, "MemAvailable: %lu", &kib) == 1)
+            break;
+    if (f)
+        fclose(f);
+    return (unsigned)(kib / 1024);
 }
 
 static void bench_describe_host(struct bench_results *r)
@@ -374,6 +393,7 @@ static int bench_prepare(struct bench_options *o, struct host_err *err)
         bench_open(&o->html_out, o->html, err) < 0 || (o->config.signals = bench_signals(err)) < 0)
         return -1;
     bench_describe_host(r);
+    o->config.host_mib = bench_host_mib();
     bench_engines_probe(&o->config, r);
     bench_say_engines(r);
     for (unsigned e = 0; e < BENCH_ENGINES; e++)

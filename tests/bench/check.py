@@ -49,7 +49,10 @@ def nano(ringlet, programs, directory):
         assert row['suite'] == 'nano' and row['unit'] == 'cycles'
         assert figure['samples'] == [figure['median']] and figure['min'] == figure['max'] == figure['median']
         assert row['what'] in table
+        assert figure['events'] > 0 and figure['time_ns']['kernel'] + figure['time_ns']['user'] > 0, row
     assert sum(result['ringlet_time_ns']['nano'].values()) > 0
+    rows = {row['name']: row['results']['ringlet']['per_event'] for row in result['rows']}
+    assert rows['cr3']['cr3_writes'] == 1 and rows['callret']['cr3_writes'] == 0 and rows['int80']['signals'] < 0.1
 
 
 def broken(ringlet, programs, directory):

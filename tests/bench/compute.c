@@ -178,15 +178,15 @@ static u64 jit(u32 n)
 }
 
 static const struct repeated rows[] = {
-    {"integer", integer, 1 << 10, 0},
-    {"fib", fib, 1 << 10, 0},
-    {"indirect", indirect, 1 << 10, 0},
-    {"chase", chase, 1 << 10, 0},
-    {"x87", x87, 1 << 10, 0},
-    {"divsd", divsd, 1 << 10, 0},
-    {"memcpy", memory_copy, 1 << 10, COPY},
-    {"memset", memory_set, 1 << 10, COPY},
-    {"jit", jit, 1 << 14, 0},
+    {"integer", integer, 1, 1 << 10, 0},
+    {"fib", fib, 1, 1 << 10, 0},
+    {"indirect", indirect, 1, 1 << 10, 0},
+    {"chase", chase, 1, 1 << 10, 0},
+    {"x87", x87, 1, 1 << 10, 0},
+    {"divsd", divsd, 1, 1 << 10, 0},
+    {"memcpy", memory_copy, 1, 1 << 10, COPY},
+    {"memset", memory_set, 1, 1 << 10, COPY},
+    {"jit", jit, 1, 1 << 14, 0},
 };
 
 int bench_program(const struct arguments *a)

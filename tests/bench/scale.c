@@ -92,7 +92,10 @@ int bench_program(const struct arguments *a)
     for (u32 i = 0; i < sizeof series / sizeof *series; i++) {
         u32 x = number_after(series[i].name, a->row);
         if (x) {
-            print_row(a->row, series[i].run(x));
+            mark_begin(a);
+            u64 each = series[i].run(x);
+            mark_end(a, i == 0 ? x << 8 : x); /* 256 pages to the MiB */
+            print_row(a->row, each);
             return 0;
         }
     }

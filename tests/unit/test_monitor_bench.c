@@ -49,7 +49,10 @@ static void rows_make_sense(void **state)
             fail_msg("the name %s is not unique", b->name);
         assert_true(b->what[0] && b->suite < BENCH_SUITES);
         assert_true(!strpbrk(b->name, " \n\"'$`;&|")); /* it becomes part of a shell script */
-        assert_true((b->unit == BENCH_MBS) == (b->better == BENCH_HIGHER));
+        assert_true((b->unit == BENCH_MBS || b->unit == BENCH_OPS) == (b->better == BENCH_HIGHER));
+        assert_int_equal(b->suite == BENCH_LINUX_2G, b->twin != NULL);
+        if (b->twin)
+            assert_int_equal(bench_rows[row(b->twin)].suite, BENCH_LINUX);
         assert_int_equal(b->suite == BENCH_SCALE, b->series != NULL);
         if (i && b->series && bench_rows[i - 1].series && !strcmp(b->series, bench_rows[i - 1].series))
             assert_true(b->x > bench_rows[i - 1].x);
@@ -129,6 +132,62 @@ static void figures_have_units(void **state)
     bench_cell_add(&r.cell[row("forkwait")][BENCH_NATIVE], 2.5e9);
     assert_true(bench_cell_summary(&r, row("forkwait"), BENCH_NATIVE, &s));
     near(s.median, 2.5);
+    bench_cell_add(&r.cell[row("rsa2048")][BENCH_NATIVE], 242500); /* thousandths of one per second */
+    assert_true(bench_cell_summary(&r, row("rsa2048"), BENCH_NATIVE, &s));
+    near(s.median, 242.5);
+    bench_results_finish(&r);
+}
+
+static void twins(void **state)
+{
+    struct bench_results r = results();
+    unsigned more = row("fork_2g");
+
+    (void)state;
+    bench_cell_add(&r.cell[more][BENCH_RINGLET], 130);
+    near(bench_twin_ratio(&r, more, BENCH_RINGLET), 0); /* one figure is no ratio */
+    bench_cell_add(&r.cell[row("fork")][BENCH_RINGLET], 100);
+    near(bench_twin_ratio(&r, more, BENCH_RINGLET), 1.3);
+    near(bench_twin_ratio(&r, more, BENCH_TCG), 0);
+    near(bench_twin_ratio(&r, row("fork"), BENCH_RINGLET), 0); /* has none */
+    bench_results_finish(&r);
+}
+
+static void rises(void **state)
+{
+    static const double cost[] = {50, 20, 30, 25, 36}; /* 36 over 20; the fall from 50 is none */
+    static const unsigned x[] = {1, 4, 16, 64, 256};
+    struct bench_results r = results();
+
+    (void)state;
+    near(bench_series_rise(&r, "processes", BENCH_TCG), 0);
+    for (unsigned i = 0; i < 5; i++) {
+        char name[32];
+
+        snprintf(name, sizeof(name), "processes_%u", x[i]);
+        bench_cell_add(&r.cell[row(name)][BENCH_TCG], cost[i]);
+    }
+    near(bench_series_rise(&r, "processes", BENCH_TCG), 1.8);
+    near(bench_series_rise(&r, "processes", BENCH_RINGLET), 0);
+    near(bench_series_rise(&r, "touch", BENCH_TCG), 0);
+    bench_results_finish(&r);
+}
+
+/* The first of ringlet's engines that is here is what the others are compared with. */
+static void subjects(void **state)
+{
+    struct bench_results r = results();
+
+    (void)state;
+    r.engine[BENCH_TCG].here = true;
+    assert_int_equal(bench_subject(&r), BENCH_ENGINES);
+    assert_false(bench_compared(&r, BENCH_TCG));
+    r.engine[BENCH_TRANSLATE].here = true;
+    assert_int_equal(bench_subject(&r), BENCH_TRANSLATE);
+    r.engine[BENCH_RINGLET].here = true;
+    assert_int_equal(bench_subject(&r), BENCH_RINGLET);
+    assert_true(bench_compared(&r, BENCH_TCG) && bench_compared(&r, BENCH_TRANSLATE));
+    assert_false(bench_compared(&r, BENCH_RINGLET) || bench_compared(&r, BENCH_KVM));
     bench_results_finish(&r);
 }
 
@@ -264,6 +323,97 @@ static void splits_are_found(void **state)
     near(s.ns[BENCH_IDLE], 0);
     for (unsigned i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
         assert_false(bench_parse_split(bad[i], &s) || s.known);
+}
+
+/* ---- What a row made ringlet do ---- */
+
+static void marks_are_subtracted(void **state)
+{
+    static const char text[] =
+        "noise\n{\n  \"mark\": \"fork begin\",\n  \"time_ns\": {\"user\": 100, \"kernel\": 1000, "
+        "\"monitor\": 5, "
+        "\"devices\": 0, \"idle\": 7, \"all\": 9, \"host_kernel\": 50},\n  \"host\": {\"mmap\": 10, "
+        "\"signals\": 3}}\n"
+        "{\n  \"mark\": \"fork end 4\",\n  \"time_ns\": {\"user\": 150, \"kernel\": 1600, \"monitor\": 5, "
+        "\"devices\": 1, \"idle\": 7, \"all\": 9, \"host_kernel\": 80},\n  \"host\": {\"mmap\": 18, "
+        "\"signals\": 3}}\n"
+        "row fork 1\n";
+    struct bench_results r = results();
+    const struct bench_work *w = &r.work[row("fork")][BENCH_RINGLET];
+
+    (void)state;
+    bench_parse_marks(&r, BENCH_RINGLET, text);
+    assert_true(w->split.known);
+    near(w->units, 4);
+    near(w->split.ns[BENCH_USER], 50);
+    near(w->split.ns[BENCH_KERNEL], 600);
+    near(w->split.ns[BENCH_DEVICES], 1);
+    near(w->host_kernel, 30);
+    for (unsigned i = 0; i < BENCH_COUNTS; i++)
+        near(w->count[i], strcmp(bench_count_names[i], "mmap") == 0 ? 8 : 0);
+    assert_false(r.work[row("exec")][BENCH_RINGLET].split.known);
+    assert_false(r.work[row("fork")][BENCH_DIRECT].split.known);
+    bench_results_finish(&r);
+}
+
+/* A row begins anew before it ends when its first runs were to warm up. */
+static void marks_begin_again(void **state)
+{
+    static const char text[] =
+        "\"mark\": \"fork begin\" \"mmap\": 1\n\"mark\": \"fork begin\" \"mmap\": 5\n"
+        "\"mark\": \"fork end 2\" \"mmap\": 6\n\"mark\": \"fork end 9\" \"mmap\": 99\n";
+    struct bench_results r = results();
+    const struct bench_work *w = &r.work[row("fork")][BENCH_RINGLET];
+
+    (void)state;
+    bench_parse_marks(&r, BENCH_RINGLET, text);
+    near(w->units, 2);
+    for (unsigned i = 0; i < BENCH_COUNTS; i++)
+        near(w->count[i], strcmp(bench_count_names[i], "mmap") == 0 ? 1 : 0);
+    bench_results_finish(&r);
+}
+
+static void marks_are_not_trusted(void **state)
+{
+    static const char *const bad[] = {
+        "",
+        "\"mark\": \"",
+        "\"mark\": \"fork end 4\"",
+        "\"mark\": \"fork begin\"",
+        "\"mark\": \"fork begin\" \"mark\": \"exec end 4\"",
+        "\"mark\": \"fork begin\" \"mark\": \"fork end 0\"",
+        "\"mark\": \"fork begin\" \"mark\": \"fork end -4\" ",
+        "\"mark\": \"fork begin\" \"mark\": \"fork end\"",
+        "\"mark\": \"fork begins\" \"mark\": \"fork end 4\"",
+        "\"mark\": \"nothing begin\" \"mark\": \"nothing end 4\"",
+    };
+    struct bench_results r = results();
+    const struct bench_work *w = &r.work[row("fork")][BENCH_RINGLET];
+
+    (void)state;
+    for (unsigned i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        bench_parse_marks(&r, BENCH_RINGLET, bad[i]);
+        for (unsigned k = 0; k < bench_row_count; k++)
+            if (r.work[k][BENCH_RINGLET].split.known)
+                fail_msg("\"%s\" was taken", bad[i]);
+    }
+    memset(r.work, 0, bench_row_count * sizeof(*r.work));
+    bench_parse_marks(&r, BENCH_RINGLET,
+                      "\"mark\": \"fork begin\" \"mmap\": 9 \"mark\": \"fork end 1\" \"mmap\": 3");
+    assert_true(w->split.known);
+    for (unsigned i = 0; i < BENCH_COUNTS; i++)
+        near(w->count[i], 0); /* counters do not go back */
+    bench_results_finish(&r);
+}
+
+static void last_lines(void **state)
+{
+    char two[] = "first\nsecond\r\n\n", none[] = "\n", one[] = "only";
+
+    (void)state;
+    assert_string_equal(bench_last_line(two), "second");
+    assert_string_equal(bench_last_line(none), "");
+    assert_string_equal(bench_last_line(one), "only");
 }
 
 /* ---- Writers ---- */
@@ -414,12 +564,13 @@ static void init_script(void **state)
     FILE *f = open_memstream(&text, &size);
 
     (void)state;
-    due[row("fork")] = due[row("divsd")] = due[row("touch_64")] = due[row("boot_686")] = due[row("in")] =
-        true;
+    due[row("fork_2g")] = due[row("fork")] = due[row("divsd")] = due[row("gzip")] = due[row("touch_64")] =
+        due[row("boot_686")] = due[row("in")] = true;
     bench_init_script(&r, due, f);
     fclose(f);
     has(text, "#!/bin/busybox sh\n");
-    has(text, "\nrun linux fork\nrun compute divsd\nrun scale touch_64\n$B poweroff -f\n");
+    has(text, "\nrun linux fork\nrun linux fork_2g\nrun compute divsd\nrun apps gzip\nrun scale touch_64\n"
+              "$B poweroff -f\n");
     has(text, BENCH_MARKER);
     assert_null(strstr(text, "boot_686")); /* needs no program */
     free(text);
@@ -448,8 +599,14 @@ static void commands(void **state)
 
     (void)state;
     bench_engine_command(&c, BENCH_RINGLET, &nano, &cmd);
+    command_is(
+        &cmd,
+        "/r run --serial stdio --no-reboot --stats=json --stats-port 0xe9 --memory 64M --multiboot n.elf "
+        "--verify");
+    bench_engine_command(&c, BENCH_DIRECT, &nano, &cmd);
     command_is(&cmd,
-               "/r run --serial stdio --no-reboot --stats=json --memory 64M --multiboot n.elf --verify");
+               "/r run --serial stdio --no-reboot --stats=json --stats-port 0xe9 --user direct --memory 64M "
+               "--multiboot n.elf --verify");
     bench_engine_command(&c, BENCH_KVM, &debian, &cmd);
     command_is(&cmd,
                "/q -accel kvm -cpu host -m 512M -display none -vga none -net none -no-reboot -monitor none "
@@ -541,6 +698,13 @@ int main(void)
         cmocka_unit_test(figures_have_units),
         cmocka_unit_test(too_many_samples),
         cmocka_unit_test(numbers),
+        cmocka_unit_test(twins),
+        cmocka_unit_test(rises),
+        cmocka_unit_test(subjects),
+        cmocka_unit_test(marks_are_subtracted),
+        cmocka_unit_test(marks_begin_again),
+        cmocka_unit_test(marks_are_not_trusted),
+        cmocka_unit_test(last_lines),
         cmocka_unit_test(lines_are_taken),
         cmocka_unit_test(lines_are_not_trusted),
         cmocka_unit_test(texts_are_split),
