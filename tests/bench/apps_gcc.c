@@ -167,8 +167,8 @@ TABLES(u32)
 TABLES(u64)
 TABLES(int)
 
-    /* Expressions of digits, + - * / and brackets: recursive descent, and what a switch becomes. */
-    static int expression(const char **text);
+/* Expressions of digits, + - * / and brackets: recursive descent, and what a switch becomes. */
+static int expression(const char **text);
 
 static int primary(const char **text)
 {
