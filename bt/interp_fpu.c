@@ -18,6 +18,9 @@ static bool is_no_wait(const struct bt_insn *i)
     case ZYDIS_MNEMONIC_FNSAVE:
     case ZYDIS_MNEMONIC_FXSAVE:
     case ZYDIS_MNEMONIC_FXRSTOR:
+    case ZYDIS_MNEMONIC_FENI8087_NOP:
+    case ZYDIS_MNEMONIC_FDISI8087_NOP:
+    case ZYDIS_MNEMONIC_FSETPM287_NOP:
         return true;
     default:
         return false;
@@ -51,21 +54,45 @@ static enum bt_step raise_trapped(struct bt_interp *in)
     }
 }
 
+/* Alignment is checked before translation (vol. 3 table 6-2: #GP before #PF). Whether this instruction asks for it, it
+ * says itself: it is run, on a copy of nothing that matters. */
+static bool misaligned(struct bt_interp *in, unsigned slot, const uint8_t *mem)
+{
+    uint8_t fpu[sizeof in->cpu->fpu];
+    if (!((uintptr_t)mem & 15))
+        return false;
+    __builtin_memcpy(fpu, in->cpu->fpu, sizeof fpu);
+    bool ok = bt_thunk_run(in, slot, (void *)(uintptr_t)mem);
+    __builtin_memcpy(in->cpu->fpu, fpu, sizeof fpu);
+    return !ok && in->fpu.vector == RC_GP;
+}
+
+static bool operand_ready(struct bt_interp *in, const struct bt_insn *i, const struct bt_thunk *t,
+                          uint32_t off, uint8_t *mem)
+{
+    bool keep = t->reads || i->class == BT_CLASS_X87;
+    if (t->writes && !bt_check_rmw(in, i->seg, off, i->mem_size))
+        return false;
+    return !keep || bt_read_bytes(in, i->seg, off, mem, i->mem_size);
+}
+
 /* The operand into the buffer, at the guest address' offset in 16 bytes. What is written is read first, too:
  * an x87 store with an unmasked exception writes nothing. */
 static uint8_t *operand_in(struct bt_interp *in, const struct bt_insn *i, const struct bt_thunk *t,
-                           uint32_t off)
+                           unsigned slot, uint32_t off)
 {
     uint32_t lin;
-    bool keep = t->reads || i->class == BT_CLASS_X87;
     if (rc_linear(in->cpu, i->seg, off, i->mem_size, t->writes, &lin) != RC_OK)
         return NULL;
     uint8_t *mem = in->fpu.buf + (lin & 15);
-    if (t->writes && !bt_check_rmw(in, i->seg, off, i->mem_size))
-        return NULL;
-    if (keep && !bt_read_bytes(in, i->seg, off, mem, i->mem_size))
-        return NULL;
-    return mem;
+    if (operand_ready(in, i, t, off, mem))
+        return mem;
+    struct rc_fault fault = in->cpu->fault;
+    if (i->class != BT_CLASS_X87 && misaligned(in, slot, mem))
+        bt_raise0(in, RC_GP);
+    else
+        in->cpu->fault = fault;
+    return NULL;
 }
 
 /* With CR0.NE clear a pending exception is reported through an interrupt line that no board of ours wires:
@@ -99,7 +126,7 @@ static enum bt_step execute(struct bt_interp *in, const struct bt_insn *i, const
     struct bt_fpu_pointers pointers;
     uint32_t off = i->is_mem ? bt_ea(in, i) : 0;
     uint8_t *mem = in->fpu.buf;
-    if (i->is_mem && i->mem_size && !(mem = operand_in(in, i, t, off)))
+    if (i->is_mem && i->mem_size && !(mem = operand_in(in, i, t, slot, off)))
         return BT_STEP_FAULT;
     bt_fpu_pointers_get(in->cpu, &pointers);
     bool ok = run(in, i, t, slot, mem);

@@ -157,14 +157,13 @@ enum bt_step bt_h_lsl(struct bt_interp *in, const struct bt_insn *i)
 /* Raise the selector's RPL to the source's: compares two numbers, so it needs no descriptor. */
 enum bt_step bt_h_arpl(struct bt_interp *in, const struct bt_insn *i)
 {
-    struct bt_rmw m;
     uint32_t dst, rpl = bt_reg(in, i->reg, 2) & 3;
     if (!bt_protected(in))
         return bt_raise(in, RC_UD);
-    if (!bt_rmw_open(in, i, 2, &m, &dst))
+    if (!bt_read_rm(in, i, 2, &dst)) /* a read like any other: it is written only to be changed */
         return BT_STEP_FAULT;
     bool raise = (dst & 3) < rpl;
-    if (!bt_rmw_close(in, &m, raise ? (dst & ~3u) | rpl : dst))
+    if (raise && !bt_write_rm(in, i, 2, (dst & ~3u) | rpl))
         return BT_STEP_FAULT;
     return set_zf(in, raise);
 }

@@ -167,6 +167,11 @@ static bool window_fault(struct trap *p)
             capture(p, BT_LEAVE_EVENT);
         return true;
     case SPT_TRUE_FAULT:
+        if (gva >=
+            0u - HOST_PAGE) { /* may reach beyond 4 GiB: then it is the segment's limit that is violated */
+            guilty(p, BT_FORM_INTERP);
+            return true;
+        }
         make_soft(p);
         rc_raise_pf(&v->cpu, &info);
         leave_faulting(p);

@@ -85,7 +85,7 @@ static void on_cpu_signal(int signo, siginfo_t *info, ucontext_t *uc)
         host_crash(signo, info, uc, "the signal was sent by a process");
     if (in_trap)
         host_crash(signo, info, uc, "bug in ringlet: fault inside the trap handler");
-    if (signo == SIGBUS && info->si_code != BUS_ADRALN)
+    if (signo == SIGBUS && trap.vector == 14) /* others: #SS, #AC */
         host_crash(signo, info, uc,
                    "the host could not supply a page of memory; free memory or start with less --memory");
     if (!t)
