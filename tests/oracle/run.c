@@ -67,6 +67,7 @@ bool oracle_plant(struct oracle *o, const char *mnemonic)
 
 void oracle_refresh(struct oracle *o)
 {
+    o->trans.v->forms_used = o->trans.v->forms_mask; /* as if there were no room for more: they go, too */
     bt_cache_flush(o->trans.v);
 }
 
