@@ -189,13 +189,16 @@ static struct rig *rig_create(void)
     assert_non_null(r);
     memset(r, 0, sizeof *r);
     assert_int_equal(host_ram_init(&r->ram, 32u << 20, &err), 0);
-    struct spt_config sc = {
-        .ram = &r->ram,
-        .counts = &r->counts,
-        .ops = {r, rig_mmio_read, rig_mmio_write, rig_code_write, rig_fetch_gone, NULL, NULL},
-        .max_user_spaces = 4,
-        .max_maps = 1000,
-        .no_windows = true};
+    struct spt_config sc = {.ram = &r->ram,
+                            .counts = &r->counts,
+                            .ops = {.ctx = r,
+                                    .mmio_read = rig_mmio_read,
+                                    .mmio_write = rig_mmio_write,
+                                    .code_write = rig_code_write,
+                                    .fetch_gone = rig_fetch_gone},
+                            .max_user_spaces = 4,
+                            .max_maps = 1000,
+                            .no_windows = true};
     assert_int_equal(spt_create(&r->spt, &sc, &err), 0);
     struct rc_config config;
     struct rc_ops rops = {r, rig_tsc};

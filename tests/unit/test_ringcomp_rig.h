@@ -158,7 +158,11 @@ static inline int rig_setup(void **state)
     const struct spt_config cfg = {
         .ram = &r->ram,
         .counts = &r->counts,
-        .ops = {r, rig_mmio_read, rig_mmio_write, rig_code_write, rig_fetch_gone},
+        .ops = {.ctx = r,
+                .mmio_read = rig_mmio_read,
+                .mmio_write = rig_mmio_write,
+                .code_write = rig_code_write,
+                .fetch_gone = rig_fetch_gone},
         .max_user_spaces = 2,
         .max_maps = 100,
         .no_windows = true,
