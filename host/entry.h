@@ -39,6 +39,9 @@ void host_signal_install_all(void);
 /* Consume a kick of t that nobody has waited for yet. */
 bool host_thread_take_kick(struct host_thread *t);
 
+/* A kick of this thread: pass it on to the world it is inside of, if any. */
+void host_world_kick_inside(void);
+
 /* Print what happened, then die of signo by its default action. Async-signal-safe as far as backtrace() is.
  */
 void host_crash(int signo, const siginfo_t *info, void *uc, const char *why) __attribute__((noreturn));

@@ -99,6 +99,7 @@ static void on_kick(int signo, ucontext_t *uc)
     struct host_thread *t = current;
     struct host_trap trap = {.kind = HOST_TRAP_KICK, .uc = uc};
 
+    host_world_kick_inside();
     if (!t)
         return; /* a timer that fired while the thread was leaving */
     for (struct host_thread *each = t; each; each = each->outer)

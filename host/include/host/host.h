@@ -157,6 +157,7 @@ uint64_t host_loop_next_deadline(struct host_loop *loop); /* UINT64_MAX: none */
  * addresses below 4 GiB, a stub, a state page, and nothing else; seccomp refuses every system call but the
  * stub's own. What comes out of a world is guest input: nothing in it is trusted.
  *
+ * The thread that creates a world must live as long as the world: the kernel kills it when that thread ends.
  * One world is driven by one thread at a time. Mappings and descriptors are queued and take effect before the
  * next instruction of host_world_run; an address nothing was mapped at faults. A world that dies (killed,
  * out of memory, refused by seccomp) makes host_world_run return HOST_WORLD_DEAD with a sentence; never a
@@ -183,7 +184,8 @@ struct host_world_segment {
 
 enum host_world_why {
     HOST_WORLD_TRAP, /* a CPU exception: vector, error, addr; state is at the faulting instruction (traps: after it) */
-    HOST_WORLD_SYSCALL, /* int 0x80 or SYSCALL/SYSENTER was executed; state.eip is after it */
+    HOST_WORLD_SYSCALL, /* int 0x80 was executed; state.eip is after it. Not SYSENTER and SYSCALL: Linux saves
+                         * no return address for either, they are WILD with eip and ebp lost */
     HOST_WORLD_KICK,    /* host_world_kick; state is at an instruction boundary */
     HOST_WORLD_WILD,    /* the code left 32-bit mode or forged its frame: state is what could be made of it,
                          * selectors are not those of the LDT */
@@ -191,9 +193,10 @@ enum host_world_why {
 };
 struct host_world_exit {
     enum host_world_why why;
-    unsigned vector, error;
-    uint32_t addr; /* #PF: linear address */
-    char text[128];
+    unsigned vector,
+        error;      /* #PF: bit 0 of error is about the host's page tables, the others about the access */
+    uint32_t addr;  /* #PF: linear address */
+    char text[128]; /* WILD, DEAD */
 };
 
 /* Can this host run worlds at all? Names the call that is refused and what allows it. */
@@ -207,6 +210,8 @@ void host_world_destroy(struct host_world *w); /* NULL is fine */
 void host_world_map(struct host_world *w, uint32_t gva, uint64_t gpa, uint64_t len, int prot);
 void host_world_unmap(struct host_world *w, uint32_t gva, uint64_t len);
 void host_world_reset(struct host_world *w);
+/* Whether CPUID in this world is a #GP (the CPU can do that) and not the host's own answer. */
+bool host_world_cpuid_faults(const struct host_world *w);
 /* seg NULL: empty. Returns -1 when the host refuses this descriptor (16-bit segments on some kernels). */
 int host_world_segment(struct host_world *w, unsigned index, const struct host_world_segment *seg);
 /* Run user code from *st until it leaves; *st is then the state it left with. */

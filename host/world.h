@@ -1,0 +1,82 @@
+/* host-internal: a world's process, its start, its signal frame. */
+#ifndef HOST_WORLD_H
+#define HOST_WORLD_H
+
+#include <linux/seccomp.h>
+#include <signal.h>
+#include "host/host.h"
+#include "world_layout.h"
+
+/* The only signal a world is sent. Not a real-time one: several kicks are one. */
+#define WORLD_SIG_KICK SIGUSR1
+
+/* A system call for the world to make. nr is CALL_TRAP for none, args[3] and [4] may hold what args[1] points to. */
+struct world_call {
+    uint64_t nr, args[6], unused;
+};
+_Static_assert(sizeof(struct world_call) == CALL_BYTES, "the stub steps by CALL_BYTES");
+
+/* What one task of a world last said, until it is answered. */
+struct world_task {
+    int tid;
+    bool waits;  /* stopped in the kernel: it runs nothing before the monitor answers */
+    uint64_t id; /* of the notification to answer */
+    uint64_t result, left;
+};
+
+/* What the first frame of a world told us of frames on this host. No guest code had run then. */
+struct world_frame_shape {
+    uint32_t frame, fpu; /* offsets in the state area */
+    uint32_t xstate_size, mxcsr_mask;
+    uint64_t xfeatures;
+    uint8_t software[48]; /* the kernel's own bytes in the XSAVE image */
+};
+
+struct host_world {
+    const struct host_ram *ram;
+    struct host_counts *counts;
+    int pid, listener;
+    uint8_t *area;   /* orders, then state */
+    uint8_t *orders; /* = area */
+    uint8_t *state;  /* what the world can write: copy before checking */
+    size_t notif_bytes, resp_bytes;
+    struct seccomp_notif *notif;
+    struct seccomp_notif_resp *resp;
+    struct world_task mapper, runner;
+    struct world_frame_shape shape;
+
+    struct world_call *calls; /* queued */
+    unsigned call_count;
+    struct host_world_segment *segments; /* what the LDT holds once the queue is done */
+    uint32_t lowest;                     /* first address this host lets us map */
+    bool small_segments, cpuid_faults;
+    bool dead;
+    char text[128]; /* why dead */
+
+    int running; /* atomic: between entry and exit */
+    int kicked;  /* atomic: a kick no run has answered */
+};
+
+/* world_start.c. Fills pid, listener, area, both tasks (stopped) and shape. On failure everything is undone. */
+int host_world_start(struct host_world *w, struct host_err *err);
+void host_world_stop(struct host_world *w);
+
+/* world_talk.c. */
+/* Answer task, which must be waiting; it gets value as its system call's result. False: it no longer waits. */
+bool host_world_answer(struct host_world *w, struct world_task *task, uint64_t value);
+/* Wait until task waits for an answer. False: the world is dead, text says why. */
+bool host_world_await(struct host_world *w, struct world_task *task);
+/* Let task make the first n calls of list. 0, or -1 with the errno in *error and the index of the failed call in *at. */
+int host_world_order(struct host_world *w, struct world_task *task, const struct world_call *list, unsigned n,
+                     unsigned *at, int *error);
+void host_world_died(struct host_world *w, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* world_frame.c. */
+/* Learn the shape from the frame of the runner's first trap. */
+int host_world_frame_learn(struct host_world *w, struct host_err *err);
+/* Make the frame from which the kernel restores *st. */
+void host_world_frame_write(struct host_world *w, const struct host_world_state *st);
+/* What the runner stopped with. */
+void host_world_frame_read(struct host_world *w, struct host_world_state *st, struct host_world_exit *ex);
+
+#endif

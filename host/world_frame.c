@@ -1,0 +1,305 @@
+/* A world's registers cross in the signal frame: the kernel writes it at an exit and restores from it at an entry. */
+#define _GNU_SOURCE
+#include "world.h"
+
+#include <errno.h>
+#include <linux/audit.h>
+#include <stddef.h>
+#include <string.h>
+
+/* ---- Linux' x86-64 signal frame (arch/x86/include/uapi/asm/sigcontext.h, ucontext.h), and XSAVE's standard format. ---- */
+
+struct frame {
+    uint64_t return_address;
+    uint64_t uc_flags, uc_link;
+    uint64_t stack, stack_flags, stack_bytes;
+    uint64_t r8_to_r15[8];
+    uint64_t rdi, rsi, rbp, rbx, rdx, rax, rcx, rsp, rip, eflags;
+    uint16_t cs, gs, fs, ss;
+    uint64_t error, trapno, oldmask, cr2;
+    uint64_t fpu;
+    uint64_t reserved[8];
+    uint64_t mask;
+    struct {
+        int32_t signo, error, code, pad;
+        uint64_t call_at;
+        int32_t call;
+        uint32_t arch;
+        uint8_t rest[96];
+    } info;
+};
+_Static_assert(offsetof(struct frame, r8_to_r15) == 48 && offsetof(struct frame, mask) == 304 &&
+                   offsetof(struct frame, info) == 312 && sizeof(struct frame) == 440,
+               "the kernel's layout");
+
+#define UC_FP_XSTATE         1u
+#define UC_SIGCONTEXT_SS     2u
+#define UC_STRICT_RESTORE_SS 4u
+#define FP_MAGIC1            0x46505853u
+#define FP_MAGIC2            0x46505845u
+
+enum {
+    FPU_MXCSR = 24,
+    FPU_MXCSR_MASK = 28,
+    FPU_SOFTWARE = 464, /* unused by the CPU: the kernel's magic, sizes and feature bits */
+    FPU_HEADER = 512,   /* XSTATE_BV, XCOMP_BV, reserved */
+    FPU_AVX = 576,
+    FPU_AVX_BYTES = 256,
+};
+#define XSTATE_AVX   4u
+#define XSTATE_GUEST 7u /* x87, SSE, AVX: the rest of the CPU's state is its initial one for the guest */
+
+struct software {
+    uint32_t magic1, extended_size;
+    uint64_t xfeatures;
+    uint32_t xstate_size, padding[7];
+};
+
+#define FLAGS_FRAME 0x40dd5u  /* CF PF AF ZF SF TF DF OF AC: what rt_sigreturn restores, but RF */
+#define FLAGS_POPF  0x204000u /* NT ID: what it leaves alone */
+#define FLAGS_FIXED 0x202u    /* bit 1, and the host's IF */
+
+static uint64_t le64(const uint8_t *at)
+{
+    uint64_t v;
+    memcpy(&v, at, sizeof(v));
+    return v;
+}
+
+static void put16(uint8_t *at, uint16_t v)
+{
+    memcpy(at, &v, sizeof(v));
+}
+
+static void put32(uint8_t *at, uint32_t v)
+{
+    memcpy(at, &v, sizeof(v));
+}
+
+static void put64(uint8_t *at, uint64_t v)
+{
+    memcpy(at, &v, sizeof(v));
+}
+
+static uint32_t default_mask(uint32_t mask)
+{
+    return mask ? mask : 0xffbf; /* SDM vol. 1 11.6.6: 0 means that DAZ is not there */
+}
+
+/*T:711 The kernel as a save area
+ * Nothing in a world saves or restores the guest's registers. When guest code traps, the kernel builds a signal
+ * frame on the alternate stack, in memory that the monitor sees too: general registers, flags, CS and SS, and
+ * the whole XSAVE image. The monitor reads the guest's state there. To let the guest go on it writes the state it
+ * wants into the same place, and the stub calls rt_sigreturn, which loads all of it in one step: no instruction of
+ * ours runs with half of the guest's registers.
+ *
+ * Only DS, ES, FS and GS are missing in the frame, for Linux has no use for them in 64-bit processes; the
+ * handler stores them with four moves.
+ *
+ * Guest code that has found its way into 64-bit mode can write to the frame. So everything read is copied and
+ * then looked at, and everything that the kernel will believe is written anew before each entry, from what the
+ * very first frame looked like.
+ :*/
+int host_world_frame_learn(struct host_world *w, struct host_err *err)
+{
+    struct world_frame_shape *shape = &w->shape;
+    uint64_t at = le64(w->state + STATE_FRAME) - WORLD_STATE;
+    struct frame f;
+    struct software sw;
+
+    if (at < STATE_STACK || at > STATE_STACK_END - sizeof(f))
+        return host_fail(err, "world: no signal frame on the alternate stack");
+    memcpy(&f, w->state + at, sizeof(f));
+    uint64_t fpu = f.fpu - WORLD_STATE;
+    if (f.info.signo != SIGILL || fpu < at || fpu > STATE_STACK_END - FPU_HEADER)
+        return host_fail(err, "world: the signal frame does not look like Linux'");
+    memcpy(&sw, w->state + fpu + FPU_SOFTWARE, sizeof(sw));
+    if (sw.magic1 != FP_MAGIC1 || (sw.xfeatures & 3) != 3 || sw.xstate_size < FPU_AVX ||
+        fpu + sw.xstate_size + 4 > STATE_STACK_END)
+        return host_fail(err, "world: needs a CPU with XSAVE, and its use by the kernel");
+    if ((sw.xfeatures & XSTATE_AVX) && sw.xstate_size < FPU_AVX + FPU_AVX_BYTES)
+        return host_fail(err, "world: an XSAVE image of %u bytes has no room for AVX", sw.xstate_size);
+    shape->frame = (uint32_t)at;
+    shape->fpu = (uint32_t)fpu;
+    shape->xstate_size = sw.xstate_size;
+    shape->xfeatures = sw.xfeatures & XSTATE_GUEST;
+    memcpy(shape->software, &sw, sizeof(sw));
+    memcpy(&shape->mxcsr_mask, w->state + fpu + FPU_MXCSR_MASK, 4);
+    shape->mxcsr_mask = default_mask(shape->mxcsr_mask);
+    return 0;
+}
+
+/* ---- Entry. ---- */
+
+static void write_fpu(struct host_world *w, const uint8_t *from)
+{
+    const struct world_frame_shape *shape = &w->shape;
+    uint8_t *to = w->state + shape->fpu;
+    uint32_t mxcsr;
+
+    memcpy(to, from, FPU_SOFTWARE);
+    memcpy(&mxcsr, from + FPU_MXCSR, 4);
+    put32(to + FPU_MXCSR, mxcsr & shape->mxcsr_mask);
+    memcpy(to + FPU_SOFTWARE, shape->software, sizeof(shape->software));
+    memset(to + FPU_HEADER, 0, FPU_AVX - FPU_HEADER);
+    put64(to + FPU_HEADER, le64(from + FPU_HEADER) & shape->xfeatures);
+    if (shape->xfeatures & XSTATE_AVX)
+        memcpy(to + FPU_AVX, from + FPU_AVX, FPU_AVX_BYTES);
+    put32(to + shape->xstate_size, FP_MAGIC2);
+}
+
+static uint64_t blocked_signals(void)
+{
+    static const int wanted[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGSYS, WORLD_SIG_KICK};
+    uint64_t mask = ~UINT64_C(0);
+    for (size_t i = 0; i < sizeof(wanted) / sizeof(wanted[0]); i++)
+        mask &= ~(UINT64_C(1) << (wanted[i] - 1));
+    return mask;
+}
+
+void host_world_frame_write(struct host_world *w, const struct host_world_state *st)
+{
+    struct frame f = {
+        .uc_flags = UC_FP_XSTATE | UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS,
+        .stack = WORLD_STATE + STATE_STACK,
+        .stack_bytes = STATE_STACK_END - STATE_STACK,
+        .rax = st->gpr[0],
+        .rcx = st->gpr[1],
+        .rdx = st->gpr[2],
+        .rbx = st->gpr[3],
+        .rsp = st->gpr[4],
+        .rbp = st->gpr[5],
+        .rsi = st->gpr[6],
+        .rdi = st->gpr[7],
+        .rip = st->eip,
+        .eflags = (st->eflags & FLAGS_FRAME) | FLAGS_FIXED,
+        .cs = st->sel[1],
+        .ss = st->sel[2],
+        .fpu = WORLD_STATE + w->shape.fpu,
+        .mask = blocked_signals(),
+        /* No signal has come: an exit that leaves this 0 is a forged one. */
+        .info.signo = 0,
+    };
+    uint8_t *orders = w->orders;
+
+    memcpy(w->state + w->shape.frame, &f, sizeof(f));
+    write_fpu(w, st->fpu);
+    put64(orders + ENTER_SP, WORLD_STATE + w->shape.frame + 8); /* as if the handler had returned */
+    put64(orders + ENTER_FLAGS, (st->eflags & FLAGS_POPF) | FLAGS_FIXED);
+    put16(orders + ENTER_ES, st->sel[0]);
+    put16(orders + ENTER_DS, st->sel[3]);
+    put16(orders + ENTER_FS, st->sel[4]);
+    put16(orders + ENTER_GS, st->sel[5]);
+}
+
+/* ---- Exit. ---- */
+
+static void read_fpu(const struct host_world *w, uint8_t *to)
+{
+    const struct world_frame_shape *shape = &w->shape;
+    const uint8_t *from = w->state + shape->fpu;
+    uint32_t mxcsr;
+
+    memset(to, 0, HOST_WORLD_FPU_BYTES);
+    memcpy(to, from, FPU_SOFTWARE);
+    memcpy(&mxcsr, to + FPU_MXCSR, 4);
+    put32(to + FPU_MXCSR, mxcsr & shape->mxcsr_mask);
+    put32(to + FPU_MXCSR_MASK, shape->mxcsr_mask);
+    put64(to + FPU_HEADER, le64(from + FPU_HEADER) & shape->xfeatures);
+    if (shape->xfeatures & XSTATE_AVX)
+        memcpy(to + FPU_AVX, from + FPU_AVX, FPU_AVX_BYTES);
+}
+
+static void read_registers(const struct frame *f, const uint16_t sel[4], struct host_world_state *st)
+{
+    const uint64_t gpr[8] = {f->rax, f->rcx, f->rdx, f->rbx, f->rsp, f->rbp, f->rsi, f->rdi};
+    const uint16_t all[6] = {sel[0], f->cs, f->ss, sel[1], sel[2], sel[3]};
+
+    for (unsigned i = 0; i < 8; i++)
+        st->gpr[i] = (uint32_t)gpr[i];
+    for (unsigned i = 0; i < 6; i++)
+        st->sel[i] = all[i];
+    st->eip = (uint32_t)f->rip;
+    st->eflags = ((uint32_t)f->eflags & (FLAGS_FRAME | FLAGS_POPF)) | 2;
+}
+
+/* A selector of the LDT, or null where that is allowed. RPL is 0 to 3 in both. */
+static bool ours(uint16_t sel, bool null_ok)
+{
+    return (sel & 4) != 0 || (null_ok && sel < 4);
+}
+
+static const char *wild(const struct host_world *w, const struct frame *f, const struct host_world_state *st,
+                        uint64_t at)
+{
+    if (at != WORLD_STATE + w->shape.frame)
+        return "the alternate stack was moved";
+    if (f->info.signo == 0)
+        return "stopped without a signal";
+    if (f->cs == 0x33)
+        return "64-bit code";
+    if (!ours(f->cs, false))
+        return "a host code segment; SYSENTER and SYSCALL do that";
+    if (f->rip >> 32)
+        return "an address above 4 GiB";
+    for (unsigned i = 0; i < 6; i++)
+        if (!ours(st->sel[i], i != 1 && i != 2))
+            return "a host selector in a segment register";
+    return NULL;
+}
+
+#define AUDIT_I386 (3u | __AUDIT_ARCH_LE) /* EM_386 */
+
+static void classify(const struct frame *f, struct host_world_state *st, struct host_world_exit *ex)
+{
+    ex->vector = (unsigned)f->trapno;
+    ex->error = (unsigned)f->error;
+    ex->addr = (uint32_t)f->cr2;
+    ex->why = HOST_WORLD_TRAP;
+    switch (f->info.signo) {
+    case SIGSYS:
+        ex->why = f->info.arch == AUDIT_I386 ? HOST_WORLD_SYSCALL : HOST_WORLD_WILD;
+        break;
+    case SIGSEGV:
+        if (ex->vector == 13 && ex->error == (0x80u << 3 | 2)) {
+            /* A host without 32-bit system calls has no gate for them either. */
+            ex->why = HOST_WORLD_SYSCALL;
+            st->eip += 2;
+        }
+        break;
+    case SIGBUS:
+    case SIGILL:
+    case SIGFPE:
+    case SIGTRAP:
+        break;
+    default:
+        ex->why = HOST_WORLD_KICK;
+    }
+    /* Sent with kill(2), by whomever: the saved vector is a left-over. */
+    if (f->info.code <= 0)
+        ex->why = HOST_WORLD_KICK;
+}
+
+void host_world_frame_read(struct host_world *w, struct host_world_state *st, struct host_world_exit *ex)
+{
+    struct frame f;
+    uint16_t sel[4];
+    uint64_t at = le64(w->state + STATE_FRAME);
+
+    memcpy(&f, w->state + w->shape.frame, sizeof(f));
+    memcpy(sel, w->state + STATE_ES, sizeof(sel));
+    if (f.info.signo == SIGBUS && f.info.code > 0 && f.trapno == 14) {
+        host_world_died(w, "the host could not supply a page of memory");
+        return;
+    }
+    read_registers(&f, sel, st);
+    read_fpu(w, st->fpu);
+    classify(&f, st, ex);
+    const char *why = wild(w, &f, st, at);
+    if (why) {
+        ex->why = HOST_WORLD_WILD;
+        strncpy(ex->text, why, sizeof(ex->text) - 1);
+    } else if (ex->why == HOST_WORLD_WILD) {
+        strcpy(ex->text, "a 64-bit system call");
+    }
+}

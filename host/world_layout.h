@@ -1,0 +1,46 @@
+/* host-internal: where things are in a world's address space. Read by the compiler and by the assembler. */
+#ifndef HOST_WORLD_LAYOUT_H
+#define HOST_WORLD_LAYOUT_H
+
+#ifdef __ASSEMBLER__
+#define WORLD_ADDRESS(a) a
+#else
+#define WORLD_ADDRESS(a) a##ull
+#endif
+
+/* All of it above 4 GiB, out of reach of compatibility-mode code. */
+#define WORLD_STUB         WORLD_ADDRESS(0x700000000000) /* one page, read and execute */
+#define WORLD_STUB_BYTES   0x1000
+#define WORLD_ORDERS       WORLD_ADDRESS(0x700000100000) /* read-only in the world, written by the monitor */
+#define WORLD_ORDERS_BYTES 0x10000
+#define WORLD_STATE        WORLD_ADDRESS(0x700000200000) /* writable in the world: nothing in it is trusted */
+#define WORLD_STATE_BYTES  0x9000
+#define WORLD_END          WORLD_ADDRESS(0x7ffffffff000) /* of user addresses with four-level paging */
+
+/* In the orders: how to enter, arguments of calls, and a list of calls. */
+#define ENTER_SP     0x00
+#define ENTER_FLAGS  0x08
+#define ENTER_ES     0x10
+#define ENTER_DS     0x12
+#define ENTER_FS     0x14
+#define ENTER_GS     0x16
+#define ORDERS_ARGS  0x1000
+#define ORDERS_CALLS 0x2000
+#define CALL_BYTES   64 /* number, six arguments */
+#define CALLS_MAX    ((WORLD_ORDERS_BYTES - ORDERS_CALLS) / CALL_BYTES)
+#define CALL_TRAP    0xffff /* no system call: execute an undefined instruction */
+
+/* In the state: what the handler stores, then the alternate stack with the frame that the kernel stores. */
+#define STATE_FRAME     0x00
+#define STATE_ES        0x08
+#define STATE_DS        0x0a
+#define STATE_FS        0x0c
+#define STATE_GS        0x0e
+#define STATE_STACK     0x1000
+#define STATE_STACK_END WORLD_STATE_BYTES
+
+/* Descriptors a world starts with; the runner closes the first, the mapper the second. */
+#define WORLD_FD_RAM  3
+#define WORLD_FD_AREA 4
+
+#endif
