@@ -27,6 +27,11 @@ static void on_fetch_gone(void *ctx, unsigned space, uint32_t gva, uint32_t page
     v->leave_pending = true;
 }
 
+static void on_user_less(void *ctx, unsigned space, uint32_t gva, uint32_t pages)
+{
+    bt_probe_less(ctx, space, gva, pages);
+}
+
 static uint64_t on_mmio_read(void *ctx, uint64_t gpa, unsigned len)
 {
     struct bt_vcpu *v = ctx;
@@ -78,7 +83,8 @@ static int create_spt(struct bt_vcpu *v, struct host_err *err)
                 .mmio_read = on_mmio_read,
                 .mmio_write = on_mmio_write,
                 .code_write = on_code_write,
-                .fetch_gone = on_fetch_gone},
+                .fetch_gone = on_fetch_gone,
+                .user_less = on_user_less},
         .max_user_spaces = v->cfg.max_user_spaces ? v->cfg.max_user_spaces : 128,
         .max_maps = max_maps,
         .no_windows = v->cfg.engine == BT_INTERPRET,
@@ -99,7 +105,8 @@ int bt_create(struct bt_vcpu **out, const struct bt_config *cfg, struct host_err
     bt_decoder_init(&v->decoder);
     struct rc_ops ops = {.ctx = v, .tsc = on_tsc};
     v->io = (struct bt_ops){.ctx = v, .in = on_in, .out = on_out};
-    if (create_spt(v, err) || bt_cache_init(v, err) || bt_interp_create(&v->interp, &v->cpu, &v->io, err)) {
+    if (bt_probe_init(v, err) || create_spt(v, err) || bt_cache_init(v, err) ||
+        bt_interp_create(&v->interp, &v->cpu, &v->io, err)) {
         bt_destroy(v);
         return -1;
     }
@@ -120,6 +127,7 @@ void bt_destroy(struct bt_vcpu *v)
     bt_cache_finish(v);
     if (v->spt)
         spt_destroy(v->spt);
+    bt_probe_finish(v);
     free(v);
 }
 
@@ -344,6 +352,7 @@ static void enter_windows(struct bt_vcpu *v, uint32_t mode, const struct bt_jtab
     v->entered_user = user;
     v->entered_mode = mode;
     v->entered_space = space;
+    v->shown = (uint64_t)&v->shown_of[space];
     v->gsbase = user ? u : k;
     v->jtab = (uint64_t)t->entry;
 }

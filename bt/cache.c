@@ -381,6 +381,32 @@ bool bt_form_fault(struct bt_vcpu *v, uint64_t gpa, enum bt_form now)
     return true;
 }
 
+static void soft_back(struct bt_form_entry *f, unsigned doubt)
+{
+    unsigned reverts = f->reverts + doubt;
+    f->form = f->back;
+    f->reverts = reverts < 8 ? (uint8_t)reverts : 8;
+    f->faults = 0;
+}
+
+/* A soft site has met a page that no window shows: earlier doubts fade. */
+void bt_form_soft_right(struct bt_vcpu *v, uint32_t row)
+{
+    struct bt_form_entry *f = &v->forms[row - 1];
+    if (f->form != BT_FORM_SOFT || ++f->faults < 16)
+        return;
+    f->faults = 0;
+    f->reverts -= f->reverts > 0;
+}
+
+/* Time is spent at this site. */
+void bt_form_soft_hot(struct bt_vcpu *v, uint64_t gpa)
+{
+    struct bt_form_entry *f = form_slot(v, gpa);
+    if (f->key && f->form == BT_FORM_SOFT)
+        soft_back(f, 1);
+}
+
 /* A soft site was executed on this page (or pair of pages, any identification) and `more` pages behind it. True: back
  * to windows. A page counts as new again after a TLB flush: what was in a window might be gone from it (kmap slots). */
 bool bt_form_soft_used(struct bt_vcpu *v, uint32_t row, uint32_t page, uint32_t more)
@@ -395,19 +421,13 @@ bool bt_form_soft_used(struct bt_vcpu *v, uint32_t row, uint32_t page, uint32_t 
     if (seen->frames != page || seen->flushes != flushes) {
         *seen = (struct bt_soft_seen){page, flushes};
         f->idle = f->idle > 16 ? (uint16_t)(f->idle - 16) : 0;
-        if (++f->faults == 16) { /* soft is right here: earlier doubts fade */
-            f->faults = 0;
-            f->reverts -= f->reverts > 0;
-        }
+        bt_form_soft_right(v, row);
         return false;
     }
     uint32_t idle = f->idle + 1u + (more < 64 ? more : 64);
     f->idle = (uint16_t)idle;
     if (idle < 64)
         return false;
-    f->form = f->back;
-    unsigned reverts = f->reverts + (more < 64 ? 1u : 3u); /* a long copy: sooner convinced */
-    f->reverts = reverts < 8 ? (uint8_t)reverts : 8;
-    f->faults = 0;
+    soft_back(f, more < 64 ? 1 : 3); /* a long copy: sooner convinced */
     return true;
 }

@@ -5,15 +5,22 @@
  * first. */
 struct soft_use {
     uint32_t gva, gva2, more;
+    bool write;
 };
+
+static uint32_t operand_at(const struct bt_vcpu *v, const struct bt_insn *i)
+{
+    const uint32_t *r = v->cpu.gpr;
+    return (i->base == BT_NOREG ? 0 : r[i->base]) + (i->index == BT_NOREG ? 0 : r[i->index] * i->scale) +
+           (uint32_t)i->disp + v->cpu.seg[i->seg].base;
+}
 
 static struct soft_use soft_use(const struct bt_vcpu *v, const struct bt_insn *i)
 {
     const uint32_t *r = v->cpu.gpr;
-    struct soft_use u = {0, 0, 0};
+    struct soft_use u = {0, 0, 0, false};
     if (i->is_mem)
-        u.gva = (i->base == BT_NOREG ? 0 : r[i->base]) + (i->index == BT_NOREG ? 0 : r[i->index] * i->scale) +
-                (uint32_t)i->disp + v->cpu.seg[i->seg].base;
+        u.gva = operand_at(v, i);
     else if (i->map == ZYDIS_OPCODE_MAP_DEFAULT && bt_is_string(i->opcode)) {
         u.gva = r[RC_EDI];
         u.gva2 = r[RC_ESI];
@@ -21,6 +28,22 @@ static struct soft_use soft_use(const struct bt_vcpu *v, const struct bt_insn *i
     } else
         u.gva = r[RC_ESP] - 4;
     return u;
+}
+
+/* Where a soft site that probes has looked. */
+static struct soft_use probed_use(const struct bt_vcpu *v, const struct bt_site *site)
+{
+    const uint32_t *r = v->cpu.gpr;
+    switch (site->probe) {
+    case BT_PROBE_PUSH:
+        return (struct soft_use){.gva = r[RC_ESP] - 4, .write = true};
+    case BT_PROBE_POP:
+        return (struct soft_use){.gva = r[RC_ESP]};
+    case BT_PROBE_FRAME:
+        return (struct soft_use){.gva = r[RC_EBP]};
+    default:
+        return (struct soft_use){.gva = operand_at(v, &site->insn), .write = site->insn.mem_written};
+    }
 }
 
 /* Pages are told apart by where they are in RAM: a kmap slot shows another one each time at the same address.
@@ -33,6 +56,11 @@ static uint32_t soft_frame(struct bt_vcpu *v, uint32_t gva)
 
 static void soft_account(struct bt_vcpu *v, const struct bt_site *site, const struct soft_use *u)
 {
+    if (site->probe) {
+        bt_probe_touched(v, u->gva, u->write);
+        bt_form_soft_right(v, site->soft);
+        return;
+    }
     uint32_t frames = soft_frame(v, u->gva) ^ soft_frame(v, u->gva2) * 2654435761u;
     if (!bt_form_soft_used(v, site->soft, frames, u->more))
         return;
@@ -57,9 +85,9 @@ uint32_t bt_callout_insn(struct bt_vcpu *v, uint32_t n)
     v->counts.callouts++;
     if (site->insn.class != BT_CLASS_INT || v->trace)
         bt_fpu_park(v);
-    struct soft_use use = {0, 0, 0};
+    struct soft_use use = {0, 0, 0, false};
     if (site->soft)
-        use = soft_use(v, &site->insn);
+        use = site->probe ? probed_use(v, site) : soft_use(v, &site->insn);
     enum bt_step step = bt_interp_insn(v->interp, &site->insn);
     if (site->soft && step == BT_STEP_OK)
         soft_account(v, site, &use);

@@ -239,6 +239,7 @@ static bool fill_operand_sizes(const ZydisDecoder *d, const ZydisDecoderContext 
                    op[i].visibility != ZYDIS_OPERAND_VISIBILITY_HIDDEN &&
                    op[i].mem.type == ZYDIS_MEMOP_TYPE_MEM && !touches_no_memory(out->mnemonic)) {
             out->mem_size = op[i].size / 8 > 255 ? 255 : (uint8_t)(op[i].size / 8);
+            out->mem_written = op[i].actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
         }
     }
     if (out->class == BT_CLASS_SSE && mmx && !xmm)

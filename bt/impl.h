@@ -61,12 +61,22 @@ struct bt_reloc {
     uint8_t kind; /* enum bt_reloc_kind */
 };
 
+/* A soft site that looks before it calls: at which address? */
+enum bt_probe {
+    BT_PROBE_NONE,    /* it does not look */
+    BT_PROBE_OPERAND, /* its memory operand */
+    BT_PROBE_PUSH,    /* below ESP, a store */
+    BT_PROBE_POP,     /* at ESP, a load */
+    BT_PROBE_FRAME,   /* at EBP, a load */
+};
+
 struct bt_site { /* a callout's instruction */
     struct bt_insn insn;
     uint32_t eip;
     uint32_t block; /* owner */
     uint8_t index;  /* in the block */
     uint32_t soft;  /* SOFT: its row in v->forms + 1 */
+    uint8_t probe;  /* enum bt_probe */
 };
 
 struct bt_link {    /* a direct branch at the end of a block, patched when the target is known */
@@ -99,6 +109,13 @@ struct bt_block {
     bool tabled; /* has been entered through a jump table */
 };
 
+/* What a user space's window is believed to show: by the low bits of the page number, minus the page number. Only a guess;
+ * the window decides. See probe.c. */
+#define BT_SHOWN_ROWS 256u
+struct bt_shown {
+    uint32_t minus_page[2][BT_SHOWN_ROWS]; /* [readable], [writable too] */
+};
+
 struct bt_jtab {
     uint32_t *entry; /* BT_JTAB_ENTRIES arena offsets by low 16 bits of EIP; 0: miss */
     uint32_t mode;   /* the mode all entries are for */
@@ -121,6 +138,7 @@ struct bt_vcpu {
     uint64_t window[256]; /* window by top address byte, for DUAL */
     uint64_t rx;          /* r13: arena base, executable view */
     uint64_t jtab;        /* r14: jump table of the current space */
+    uint64_t shown;       /* struct bt_shown of the current user space */
     uint64_t hstack;      /* rsp to enter with */
     uint64_t c_rsp;       /* monitor's stack while emitted code runs */
     uint64_t guest_rsp;   /* host return stack pointer during a callout */
@@ -176,6 +194,11 @@ struct bt_vcpu {
     } soft_seen[256];     /* pages SOFT sites touched lately, by hash */
     uint32_t forms_mask, forms_used;
 
+    struct bt_shown *shown_of; /* by space */
+    struct {
+        uint32_t page, touches;
+    } young[256];                         /* user pages that soft sites touch and no window shows, by hash */
+    bool can_probe;                       /* the host has SHRX */
     struct bt_jtab jtabs[SPT_MAX_SPACES]; /* [0]: kernel */
     uint8_t *hstack_mem;                  /* two stacks with guard pages */
     uint64_t hstack_top[2];               /* [user] */
@@ -262,8 +285,17 @@ void bt_form_set(struct bt_vcpu *v, uint64_t gpa, enum bt_form form);
 unsigned bt_form_strike(struct bt_vcpu *v, uint64_t gpa);
 uint32_t bt_form_row(const struct bt_vcpu *v, uint64_t gpa); /* number + 1, 0: none */
 bool bt_form_fault(struct bt_vcpu *v, uint64_t gpa, enum bt_form now);
+void bt_form_soft_right(struct bt_vcpu *v, uint32_t row);
+void bt_form_soft_hot(struct bt_vcpu *v, uint64_t gpa);
 bool bt_form_soft_used(struct bt_vcpu *v, uint32_t row, uint32_t page, uint32_t more);
 
+/* probe.c */
+int bt_probe_init(struct bt_vcpu *v, struct host_err *err);
+void bt_probe_finish(struct bt_vcpu *v);
+void bt_probe_less(struct bt_vcpu *v, unsigned space, uint32_t gva, uint32_t pages);
+void bt_probe_touched(struct bt_vcpu *v, uint32_t gva, bool write);
+void bt_probe_shown(struct bt_vcpu *v, uint32_t gva, bool write);
+void bt_probe_sampled(struct bt_vcpu *v, uint32_t b);
 /* rebase.c */
 void bt_kin_set(struct bt_vcpu *v, uint32_t b);
 uint32_t bt_rebase(struct bt_vcpu *v, uint32_t eip, uint64_t gpa, unsigned space, uint32_t mode);

@@ -38,6 +38,7 @@ struct bt_insn {
                             instructions that of the [ESI] operand */
     uint8_t base, index; /* enum rc_gpr or BT_NOREG; 16-bit addressing too (BX+SI: base EBX, index ESI) */
     uint8_t scale;       /* 0, 1, 2, 4, 8 */
+    bool mem_written;    /* the memory operand is stored to (or may be) */
     uint8_t mem_size; /* bytes the memory operand covers, 0: none or special (LEA, INVLPG, FXSAVE: 255 = 512
                          bytes) */
     int32_t disp;

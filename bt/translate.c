@@ -56,7 +56,7 @@ static bool emit_moffs(struct tx *t)
 }
 
 /* True when the instruction has been emitted without a callout. */
-static bool emit_plain(struct tx *t, enum tx_kind kind)
+bool tx_plain(struct tx *t, enum tx_kind kind)
 {
     switch (kind) {
     case TX_NOTHING:
@@ -92,7 +92,7 @@ static bool emit_plain(struct tx *t, enum tx_kind kind)
     }
 }
 
-static bool is_flow(enum tx_kind k)
+bool tx_is_flow(enum tx_kind k)
 {
     return k >= TX_JCC && k <= TX_LOOP;
 }
@@ -105,13 +105,11 @@ static enum bt_form site_form(const struct tx *t)
     return form == BT_FORM_DUAL && (t->mode & RC_MODE_USER) ? BT_FORM_WINDOW : form;
 }
 
-static enum tx_kind choose(struct tx *t)
+static enum tx_kind choose(struct tx *t, enum tx_kind kind)
 {
-    t->form = site_form(t);
-    enum tx_kind kind = tx_classify(t);
     if (t->form >= BT_FORM_SOFT)
-        return is_flow(kind) || kind == TX_END ? TX_END : TX_INTERP;
-    return is_flow(kind) && !tx_flow_possible(t, kind) ? TX_END : kind;
+        return tx_is_flow(kind) || kind == TX_END ? TX_END : TX_INTERP;
+    return tx_is_flow(kind) && !tx_flow_possible(t, kind) ? TX_END : kind;
 }
 
 static void add_row(struct tx *t)
@@ -125,13 +123,16 @@ static void add_row(struct tx *t)
 
 static void emit_insn(struct tx *t)
 {
-    enum tx_kind kind = choose(t);
+    t->form = site_form(t);
+    enum tx_kind plain = tx_classify(t), kind = choose(t, plain);
     if (!tx_esp_aware(t, kind))
         tx_esp_settle(t); /* before the row: a DUAL site is run again from there */
     add_row(t);
+    if (t->form == BT_FORM_SOFT && tx_probed(t, plain))
+        return;
     uint32_t start = t->e.at;
     int esp = t->esp;
-    if (is_flow(kind)) {
+    if (tx_is_flow(kind)) {
         tx_flow(t, kind);
         if (t->ended)
             return;
@@ -139,7 +140,7 @@ static void emit_insn(struct tx *t)
         t->e.at = start;
         t->esp = esp;
     }
-    if (!emit_plain(t, kind)) { /* nothing that may fail has a reloc */
+    if (!tx_plain(t, kind)) { /* nothing that may fail has a reloc */
         t->e.at = start;
         t->esp = esp;
         tx_callout(t);

@@ -77,6 +77,7 @@ struct tx_op {
     bool wide;
 };
 bool tx_emit_op(struct tx *t, const struct tx_op *op);
+bool tx_address(struct tx *t); /* r8d = linear address of the memory operand; uses r9, not the flags */
 bool tx_copy(struct tx *t);
 bool tx_lea(struct tx *t);
 bool tx_string(struct tx *t);
@@ -84,10 +85,15 @@ bool tx_string(struct tx *t);
 /* translate_flags.c: the interrupt flag and EFLAGS images without leaving translated code */
 bool tx_flags(struct tx *t, enum tx_kind kind);
 /* translate.c */
+bool tx_plain(struct tx *t, enum tx_kind kind); /* emit without a callout, if that is possible */
+bool tx_is_flow(enum tx_kind kind);
 void tx_callout(struct tx *t);
 void tx_call(struct tx *t, uint32_t stub);
 void tx_reloc(struct tx *t, uint32_t at,
               enum bt_reloc_kind kind); /* four bytes that a rebased copy must change */
+
+/* translate_probe.c */
+bool tx_probed(struct tx *t, enum tx_kind kind);
 
 /* translate_flow.c */
 void tx_flow(struct tx *t, enum tx_kind kind);

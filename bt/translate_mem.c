@@ -53,6 +53,24 @@ static void lea(struct tx *t, unsigned dst)
     e32(e, disp);
 }
 
+bool tx_address(struct tx *t)
+{
+    const struct bt_insn *i = &t->insn;
+    struct emit *e = &t->e;
+    if (!i->is_mem || i->asz != 4)
+        return false;
+    if (seg_flat(t, i->seg)) {
+        lea(t, E_R8);
+        return true;
+    }
+    if (i->seg != RC_FS && i->seg != RC_GS)
+        return false;
+    lea(t, E_R8);
+    e_load(e, false, E_R9, SOFT(i->seg));
+    EB(e, 0x47, 0x8d, 0x04, 0x08); /* lea r8d, [r8+r9] */
+    return true;
+}
+
 /* r9 = window for the address in r8d, by its top byte; flags untouched */
 static void window_r9(struct emit *e)
 {
@@ -111,9 +129,7 @@ bool tx_emit_op(struct tx *t, const struct tx_op *op)
         return false; /* AH-BH cannot be named beside a REX prefix */
 
     if (how == SOFT) {
-        lea(t, E_R8);
-        e_load(e, false, E_R9, SOFT(i->seg));
-        EB(e, 0x47, 0x8d, 0x04, 0x08); /* lea r8d, [r8+r9] */
+        tx_address(t);
         e_load(e, false, E_R9, SOFT(i->seg) + 4);
         e8(e, 0x65);
     } else if (how == DUAL) {

@@ -163,6 +163,8 @@ static bool window_fault(struct trap *p)
     uint64_t filled = spt_stats(v->spt)->pages_filled;
     switch (spt_fault(v->spt, user_view, gva, access, &info)) {
     case SPT_RETRY:
+        if (user_view)
+            bt_probe_shown(v, gva, access & SPT_WRITE);
         if ((spt_stats(v->spt)->pages_filled - filled <= 2 && make_soft(p)) || v->leave_pending)
             capture(p, BT_LEAVE_EVENT);
         return true;
@@ -262,6 +264,7 @@ static bool walk_to_boundary(struct trap *p)
     if (p->b) {
         if (at_boundary(p) || (at_string(p) && p->off >= v->block[p->b].main)) {
             find_insn(p);
+            bt_probe_sampled(v, p->b);
             capture(p, BT_LEAVE_EVENT);
             return true;
         }

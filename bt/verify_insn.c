@@ -52,6 +52,8 @@ static bool in_list(const uint16_t *list, unsigned n, ZydisMnemonic m)
 
 static bool may_appear(const ZydisDecodedInstruction *z)
 {
+    if (z->mnemonic == ZYDIS_MNEMONIC_SHRX) /* the translator's own: a shift that leaves the flags alone */
+        return true;
     if (z->encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY)
         return false;
     switch (category_table[z->meta.category]) {
@@ -169,6 +171,21 @@ static bool load_jump_offset(struct vf *f)
     return set_kind(f, to, VF_JUMP_OFF);
 }
 
+/* A row of what the window is believed to show: a number that only a guess hangs on. */
+static bool load_shown(struct vf *f)
+{
+    const ZydisDecodedOperandMem *m = &f->op[1].mem;
+    ZydisRegister to = f->op[0].reg.value;
+    ZyanI64 last = (ZyanI64)(sizeof(struct bt_shown) - BT_SHOWN_ROWS * 4);
+    if (f->insn.mnemonic != ZYDIS_MNEMONIC_MOV || f->op[0].type != ZYDIS_OPERAND_TYPE_REGISTER ||
+        f->op[0].size != 32 || !vf_is_scratch(vf_gpr(to)) || f->insn.address_width != 64 ||
+        m->segment == ZYDIS_REGISTER_GS || m->scale != 4 || m->disp.value < 0 || m->disp.value > last)
+        return vf_refuse(f, "the table of shown pages is only for loads of a row into r8-r11");
+    if (!is_num(f, m->index, BT_SHOWN_ROWS - 1))
+        return vf_refuse(f, "index into the table of shown pages that is not an 8-bit number");
+    return set(f, to, vf_num(UINT32_MAX));
+}
+
 /* ---- instructions with 64-bit operands: moves and sums of addresses ---- */
 
 static bool move64(struct vf *f)
@@ -270,7 +287,7 @@ static bool check_operands(struct vf *f)
 static bool writes_whole(ZydisMnemonic m)
 {
     return m == ZYDIS_MNEMONIC_MOV || m == ZYDIS_MNEMONIC_LEA || m == ZYDIS_MNEMONIC_MOVZX ||
-           m == ZYDIS_MNEMONIC_BSWAP || m == ZYDIS_MNEMONIC_AND;
+           m == ZYDIS_MNEMONIC_BSWAP || m == ZYDIS_MNEMONIC_AND || m == ZYDIS_MNEMONIC_SHRX;
 }
 
 static struct vf_value result(const struct vf *f)
@@ -355,6 +372,8 @@ bool vf_plain(struct vf *f)
         return vf_vcpu(f);
     if (o[1].type == ZYDIS_OPERAND_TYPE_MEMORY && o[1].mem.base == ZYDIS_REGISTER_R14)
         return load_jump_offset(f);
+    if (o[1].type == ZYDIS_OPERAND_TYPE_MEMORY && is_kind(f, o[1].mem.base, VF_SHOWN))
+        return load_shown(f);
     if (z->mnemonic == ZYDIS_MNEMONIC_MOV && o[0].size == 64 && vf_gpr(o[0].reg.value) >= 0 &&
         o[1].type == ZYDIS_OPERAND_TYPE_REGISTER && vf_gpr(o[1].reg.value) >= 0)
         return move64(f);

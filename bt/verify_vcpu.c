@@ -10,6 +10,7 @@ enum vf_use {
     VF_LOAD_NUM,    /* MOV or MOVZX into any register but the host's: a number */
     VF_LOAD_ODD,    /* MOV into a scratch register: 0 or 4 GiB / 8 */
     VF_LOAD_WINDOW, /* the same: a window base */
+    VF_LOAD_SHOWN,  /* the same: the table of what a window is believed to show */
     VF_TEST,        /* CMP with an immediate */
     VF_STORE_BOOL,  /* MOV of 0 or 1, SETcc */
     VF_STORE_IF,    /* the same, with the I/O privilege */
@@ -25,23 +26,16 @@ static const struct vf_field {
     size_t offset;
     uint8_t size, use;
 } field_table[] = {
-    {VCPU(gsbase), 8, VF_LOAD_WINDOW},
-    {SEG(RC_FS, soft), 4, VF_LOAD_NUM},
-    {SEG(RC_GS, soft), 4, VF_LOAD_NUM},
-    {SEG(RC_FS, soft) + 4, 4, VF_LOAD_ODD},
-    {SEG(RC_GS, soft) + 4, 4, VF_LOAD_ODD},
+    {VCPU(gsbase), 8, VF_LOAD_WINDOW},      {VCPU(shown), 8, VF_LOAD_SHOWN},
+    {SEG(RC_FS, soft), 4, VF_LOAD_NUM},     {SEG(RC_GS, soft), 4, VF_LOAD_NUM},
+    {SEG(RC_FS, soft) + 4, 4, VF_LOAD_ODD}, {SEG(RC_GS, soft) + 4, 4, VF_LOAD_ODD},
     {SEG(RC_ES, selector), 2, VF_LOAD_NUM}, /* MOV r, sreg and PUSH sreg */
-    {SEG(RC_CS, selector), 2, VF_LOAD_NUM},
-    {SEG(RC_SS, selector), 2, VF_LOAD_NUM},
-    {SEG(RC_DS, selector), 2, VF_LOAD_NUM},
-    {SEG(RC_FS, selector), 2, VF_LOAD_NUM},
-    {SEG(RC_GS, selector), 2, VF_LOAD_NUM},
-    {CPU(iflag), 1, VF_STORE_IF}, /* CLI, STI, POPF */
-    {CPU(irq_shadow), 1, VF_STORE_BOOL},
-    {VCPU(shadow_eip), 4, VF_STORE_IMM},
+    {SEG(RC_CS, selector), 2, VF_LOAD_NUM}, {SEG(RC_SS, selector), 2, VF_LOAD_NUM},
+    {SEG(RC_DS, selector), 2, VF_LOAD_NUM}, {SEG(RC_FS, selector), 2, VF_LOAD_NUM},
+    {SEG(RC_GS, selector), 2, VF_LOAD_NUM}, {CPU(iflag), 1, VF_STORE_IF}, /* CLI, STI, POPF */
+    {CPU(irq_shadow), 1, VF_STORE_BOOL},    {VCPU(shadow_eip), 4, VF_STORE_IMM},
     {CPU(iflag) - 1, 2, VF_LOAD_NUM}, /* PUSHF: IF in bit 8 */
-    {VCPU(irq_waiting), 1, VF_LOAD_NUM},
-    {VCPU(irq_waiting), 1, VF_TEST},
+    {VCPU(irq_waiting), 1, VF_LOAD_NUM},    {VCPU(irq_waiting), 1, VF_TEST},
 };
 
 static int vcpu_operand(const struct vf *f)
@@ -88,7 +82,7 @@ static unsigned uses(const struct vf *f, int which)
     bool loads = which == 1 && o[0].type == ZYDIS_OPERAND_TYPE_REGISTER && vf_gpr(o[0].reg.value) >= 0;
     bool imm = which == 0 && o[1].type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
     if (loads && z->mnemonic == ZYDIS_MNEMONIC_MOV)
-        return o[0].size == 64   ? 1u << VF_LOAD_WINDOW
+        return o[0].size == 64   ? 1u << VF_LOAD_WINDOW | 1u << VF_LOAD_SHOWN
                : o[0].size == 32 ? 1u << VF_LOAD_NUM | 1u << VF_LOAD_ODD
                                  : 0;
     if (loads && z->mnemonic == ZYDIS_MNEMONIC_MOVZX && o[0].size == 32)
@@ -111,6 +105,8 @@ static bool apply(struct vf *f, const struct vf_field *row)
         return load(f, (struct vf_value){.kind = VF_ODD}, true);
     case VF_LOAD_WINDOW:
         return load(f, (struct vf_value){.kind = VF_WINDOW}, true);
+    case VF_LOAD_SHOWN:
+        return load(f, (struct vf_value){.kind = VF_SHOWN}, true);
     case VF_STORE_IF:
         if (!(f->b->mode & RC_MODE_IOPL))
             return vf_refuse(f, "code without the I/O privilege may not change IF");

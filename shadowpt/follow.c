@@ -43,8 +43,15 @@ void follow_shown(struct spt *s, const struct leaf *l, unsigned from, unsigned t
     }
 }
 
+void follow_less(struct spt *s, const struct space *sp, uint32_t gva, unsigned pages)
+{
+    if (sp != s->kernel && s->cfg.ops.user_less)
+        s->cfg.ops.user_less(s->cfg.ops.ctx, sp->number, gva, pages);
+}
+
 void follow_gone(struct spt *s, const struct space *sp, uint32_t gva, unsigned pages)
 {
+    follow_less(s, sp, gva, pages);
     if (sp->followed)
         s->cfg.ops.user_unmap(s->cfg.ops.ctx, sp->number, gva, (uint64_t)pages << PAGE_SHIFT);
 }
@@ -52,6 +59,7 @@ void follow_gone(struct spt *s, const struct space *sp, uint32_t gva, unsigned p
 void follow_reset(struct spt *s, struct space *sp)
 {
     sp->serial = ++s->serials;
+    follow_less(s, sp, 0, 1u << 20);
     if (sp->followed)
         s->cfg.ops.user_reset(s->cfg.ops.ctx, sp->number, false);
 }
@@ -99,4 +107,13 @@ bool spt_user_shows(const struct spt *s, uint32_t gva)
     unsigned slot = gva >> LEAF_SHIFT;
     return s->cur && s->cur->leaf[slot] &&
            shown(s->leaf[s->cur->leaf[slot]].e[gva >> PAGE_SHIFT & (LEAF_PAGES - 1)].v);
+}
+
+bool spt_user_grants(const struct spt *s, uint32_t gva, bool write)
+{
+    unsigned slot = gva >> LEAF_SHIFT;
+    if (!s->cur || !s->cur->leaf[slot])
+        return false;
+    uint32_t v = s->leaf[s->cur->leaf[slot]].e[gva >> PAGE_SHIFT & (LEAF_PAGES - 1)].v;
+    return shown(v) && (!write || (v & E_W));
 }

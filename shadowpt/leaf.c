@@ -283,6 +283,7 @@ static void demote_run(struct spt *s, struct leaf *l, unsigned at)
     rebook(s, l, before, bounds_in(l, from, to));
     s->counts.drops_done += to - from;
     trace_change(s, sp, "read-only now", leaf_gva(l, from), to - from);
+    follow_less(s, sp, leaf_gva(l, from), to - from);
     if (host_window_protect(&sp->window, leaf_gva(l, from), (uint64_t)(to - from) << PAGE_SHIFT, PROT_READ) !=
         0)
         space_reset(s, sp);
@@ -358,6 +359,7 @@ void frame_write_protect(struct spt *s, uint32_t gfn)
         if (!(l->e[at].v & E_W))
             continue;
         trace_change(s, sp, "traced, read-only now", leaf_gva(l, at), 1);
+        follow_less(s, sp, leaf_gva(l, at), 1);
         if (host_window_protect(&sp->window, leaf_gva(l, at), PAGE_SIZE, PROT_READ) != 0) {
             space_reset(s, sp); /* as in host_unmap; the chain has changed under us */
             id = s->phys[gfn].rmap;

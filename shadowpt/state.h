@@ -234,6 +234,7 @@ bool fill_note_fetch(struct spt *s, struct space *sp, uint32_t gva, const struct
 
 /* follow.c: what a followed space's window shows, told upward. Read-only, but for the space's serial number. */
 void follow_shown(struct spt *s, const struct leaf *l, unsigned from, unsigned to);
+void follow_less(struct spt *s, const struct space *sp, uint32_t gva, unsigned pages);
 void follow_gone(struct spt *s, const struct space *sp, uint32_t gva, unsigned pages);
 void follow_reset(struct spt *s, struct space *sp);
 void follow_end(struct spt *s, struct space *sp); /* the space is about to become another one */

@@ -132,6 +132,33 @@ static void a_process_ends(void **state)
     rig_finish(&r);
 }
 
+/* Who remembers that a window grants something is told when it may no longer. */
+static void less_is_told(void **state)
+{
+    (void)state;
+    struct rig r;
+    start(&r, 8);
+    assert_false(spt_user_grants(r.s, UVA, false));
+    assert_int_equal(user_fault(&r, UVA, SPT_WRITE), SPT_RETRY);
+    assert_true(spt_user_grants(r.s, UVA, true));
+    assert_true(spt_user_grants(r.s, UVA + PAGE, true)); /* filled along with it */
+    assert_int_equal(r.less, 0);
+    store32(&r, PT_A, 0x110000 | P | U | A | D);
+    switch_to(&r, PD_A);
+    assert_int_equal(r.less, 1);
+    assert_true(spt_user_grants(r.s, UVA, false));
+    assert_false(spt_user_grants(r.s, UVA, true));
+    store32(&r, PT_A, 0);
+    spt_invlpg(r.s, UVA);
+    assert_int_equal(r.less, 2);
+    assert_false(spt_user_grants(r.s, UVA, false));
+    assert_true(spt_user_grants(r.s, UVA + PAGE, true));
+    spt_trace_code(r.s, 0x111000);
+    assert_int_equal(r.less, 3);
+    assert_false(spt_user_grants(r.s, UVA + PAGE, true));
+    rig_finish(&r);
+}
+
 static void nonsense_is_ignored(void **state)
 {
     (void)state;
@@ -152,8 +179,11 @@ static void nonsense_is_ignored(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(what_is_there_and_what_comes), cmocka_unit_test(rights_come_and_go),
-        cmocka_unit_test(a_space_becomes_another),      cmocka_unit_test(a_process_ends),
+        cmocka_unit_test(what_is_there_and_what_comes),
+        cmocka_unit_test(rights_come_and_go),
+        cmocka_unit_test(a_space_becomes_another),
+        cmocka_unit_test(a_process_ends),
+        cmocka_unit_test(less_is_told),
         cmocka_unit_test(nonsense_is_ignored),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

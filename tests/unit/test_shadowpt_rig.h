@@ -40,6 +40,7 @@ struct rig {
     struct spt_info info;
     struct gone gone[64];
     unsigned n_gone;
+    uint64_t less; /* pages told to user_less */
     uint64_t code_gpa;
     unsigned code_len, n_code;
     bool untrace_on_write;
@@ -76,6 +77,14 @@ static void rig_user_map(void *ctx, unsigned space, uint32_t gva, uint64_t gpa, 
                 gva + len <= HOST_WINDOW_SIZE);
     for (uint64_t at = 0; at < len; at += PAGE)
         mirror_set(rig_mirror(ctx, space), (uint32_t)((gva + at) / PAGE), (gpa + at) | (unsigned)prot);
+}
+
+static void rig_user_less(void *ctx, unsigned space, uint32_t gva, uint32_t pages)
+{
+    struct rig *r = ctx;
+    (void)space;
+    (void)gva;
+    r->less += pages;
 }
 
 static void rig_user_unmap(void *ctx, unsigned space, uint32_t gva, uint64_t len)
@@ -139,7 +148,7 @@ static inline void rig_init_with(struct rig *r, uint64_t ram, unsigned spaces, u
     struct spt_config cfg = {
         .ram = &r->ram,
         .counts = &r->host,
-        .ops = {r, rig_mmio_read, rig_mmio_write, rig_code_write, rig_fetch_gone, rig_user_map,
+        .ops = {r, rig_mmio_read, rig_mmio_write, rig_code_write, rig_fetch_gone, rig_user_less, rig_user_map,
                 rig_user_unmap, rig_user_reset},
         .max_user_spaces = spaces,
         .max_maps = maps,

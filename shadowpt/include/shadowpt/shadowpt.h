@@ -62,6 +62,8 @@ struct spt_ops {
     /* Translations given out by spt_fetch for [gva, gva+4096*pages) in this space no longer hold. space is
      * SPT_KERNEL_SPACE or a user space number. pages = 2^20, gva = 0: all of that space. */
     void (*fetch_gone)(void *ctx, unsigned space, uint32_t gva, uint32_t pages);
+    /* [gva, gva+4096*pages) of this user space's window may show less, or less writable, than before. Optional. */
+    void (*user_less)(void *ctx, unsigned space, uint32_t gva, uint32_t pages);
     /* What the user window of a followed space shows (spt_follow); needed only where spaces are followed. map: RAM
      * [gpa, gpa+len) is shown at gva, whatever was there before; prot as for host_window_map, and PROT_EXEC where
      * spt_fetch has given the pages out. unmap: nothing is. reset: nothing is anywhere; gone: and the space is
@@ -167,6 +169,9 @@ void spt_follow_page(struct spt *s, uint64_t gpa);
  * process ended). 0 without paging. */
 uint64_t spt_user_serial(const struct spt *s);
 bool spt_user_shows(const struct spt *s, uint32_t gva); /* does the current user window show this page? */
+
+/* Would the current user window grant this access now, without a fault? */
+bool spt_user_grants(const struct spt *s, uint32_t gva, bool write);
 
 /* ---- Code tracing, driven by bt: while set, no window maps the page writable. ---- */
 void spt_trace_code(struct spt *s, uint64_t gpa);
