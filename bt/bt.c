@@ -250,35 +250,6 @@ static void settle(struct bt_vcpu *v)
     forget_returns(v);
 }
 
-static unsigned jtab_space(const struct bt_vcpu *v, uint32_t mode)
-{
-    return mode & RC_MODE_USER ? spt_user_space(v->spt) : SPT_KERNEL_SPACE;
-}
-
-static struct bt_jtab *jtab_for(struct bt_vcpu *v, uint32_t mode)
-{
-    unsigned space = jtab_space(v, mode);
-    struct bt_jtab *t = &v->jtabs[space];
-    if (!t->entry && !(t->entry = bt_jtab_create()))
-        return NULL;
-    if (t->mode != mode) {
-        bt_jtab_flush(v, space);
-        t->mode = mode;
-    }
-    return t;
-}
-
-/* Time from now on belongs to bucket. The way from one block to the next counts as the first one's. */
-static void account(struct bt_vcpu *v, uint64_t *bucket)
-{
-    if (v->bucket == bucket)
-        return;
-    uint64_t now = __rdtsc();
-    *v->bucket += now - v->tsc_last;
-    v->tsc_last = now;
-    v->bucket = bucket;
-}
-
 /* Block at CS:EIP, 0 when its first instruction is for the interpreter (which also raises any fetch fault).
  */
 static uint32_t lookup(struct bt_vcpu *v, uint32_t mode, unsigned *space)
@@ -301,7 +272,7 @@ static uint32_t lookup(struct bt_vcpu *v, uint32_t mode, unsigned *space)
     if (b)
         return b;
     bt_fpu_park(v);
-    account(v, &v->counts.ticks_monitor);
+    bt_dispatch_account(v, &v->counts.ticks_monitor);
     b = bt_translate(v, v->cpu.eip, gpa, *space, mode);
     if (b == BT_BAD_BLOCK)
         return b;
@@ -333,28 +304,7 @@ static void chain(struct bt_vcpu *v, uint32_t b, uint32_t mode, unsigned space)
         if (l->target_eip == v->block[b].eip && (!l->cross || space == SPT_KERNEL_SPACE))
             bt_cache_link(v, v->leave_link, b);
     } else if (table_allowed(mode, space))
-        bt_jtab_set(v, jtab_space(v, mode), b);
-}
-
-static void enter_windows(struct bt_vcpu *v, uint32_t mode, const struct bt_jtab *t)
-{
-    unsigned space = spt_user_space(v->spt);
-    bool user = mode & RC_MODE_USER;
-    if (v->entered_user != user || v->entered_space != space)
-        v->hstack = v->hstack_top[user];
-    uint64_t k = (uint64_t)spt_kernel_window(v->spt), u = (uint64_t)spt_user_window(v->spt);
-    if (v->entered_space != space || v->window_k != k || v->window_u != u) {
-        for (unsigned i = 0; i < 256; i++)
-            v->window[i] = v->user_view[i] ? u : k;
-        v->window_k = k;
-        v->window_u = u;
-    }
-    v->entered_user = user;
-    v->entered_mode = mode;
-    v->entered_space = space;
-    v->shown = (uint64_t)&v->shown_of[space];
-    v->gsbase = user ? u : k;
-    v->jtab = (uint64_t)t->entry;
+        bt_jtab_set(v, mode & RC_MODE_USER ? spt_user_space(v->spt) : SPT_KERNEL_SPACE, b);
 }
 
 static unsigned retired_by(const struct bt_vcpu *v)
@@ -381,7 +331,7 @@ static void run_block(struct bt_vcpu *v, uint32_t b, uint32_t mode)
     bt_flags_to_host(v);
     v->run_block = b;
     v->counts.entries++;
-    account(v, mode & RC_MODE_USER ? &v->counts.ticks_user : &v->counts.ticks_kernel);
+    bt_dispatch_account(v, mode & RC_MODE_USER ? &v->counts.ticks_user : &v->counts.ticks_kernel);
     enter(v, (uint64_t)(v->arena.rx + v->block[b].main));
     bt_flags_from_host(v);
     if (cpu->irq_shadow && cpu->eip != v->shadow_eip)
@@ -433,7 +383,7 @@ static bool interpret(struct bt_vcpu *v, uint64_t limit, uint64_t *done, enum bt
 static bool translated(struct bt_vcpu *v, uint32_t mode, uint64_t *done, enum bt_exit *exit)
 {
     unsigned space = 0;
-    struct bt_jtab *t = jtab_for(v, mode);
+    struct bt_jtab *t = bt_dispatch_jtab(v, mode);
     if (v->trace)
         bt_fpu_park(v); /* printing uses vector registers */
     uint32_t b = t ? lookup(v, mode, &space) : 0;
@@ -445,7 +395,7 @@ static bool translated(struct bt_vcpu *v, uint32_t mode, uint64_t *done, enum bt
         return step(v, done, exit);
     chain(v, b, mode, space);
     forget_returns(v);
-    enter_windows(v, mode, t);
+    bt_dispatch_windows(v, mode, t);
     run_block(v, b, mode);
     *done += retired_by(v);
     after_block(v);
@@ -508,7 +458,7 @@ enum bt_exit bt_run(struct bt_vcpu *v, uint64_t limit, uint64_t *retired)
             break;
     }
     bt_fpu_park(v);
-    account(v, &v->outside);
+    bt_dispatch_account(v, &v->outside);
     if (retired)
         *retired += done;
     return exit;

@@ -95,7 +95,8 @@ void bt_cache_finish(struct bt_vcpu *v)
 
 void bt_hstack_reset(struct bt_vcpu *v)
 {
-    v->hstack = v->hstack_top[v->cpu.cpl == 3];
+    v->hstack = v->hstack_top[v->entered_user]; /* CPL may be another already */
+    v->hstack_user = v->hstack_top[1];
 }
 
 /* Caller is outside translated code (or flush_wanted makes bt_run call it). */

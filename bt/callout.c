@@ -74,7 +74,7 @@ static void soft_account(struct bt_vcpu *v, const struct bt_site *site, const st
  * only if everything it was translated for still holds: the next instruction is the expected one, the mode
  * key is the same, no interrupt has become deliverable, and nothing it relied on was dropped meanwhile.
 :*/
-uint32_t bt_callout_insn(struct bt_vcpu *v, uint32_t n)
+uint64_t bt_callout_insn(struct bt_vcpu *v, uint32_t n)
 {
     struct rc_cpu *cpu = &v->cpu;
     struct bt_site *site = &v->site[n];
@@ -96,11 +96,12 @@ uint32_t bt_callout_insn(struct bt_vcpu *v, uint32_t n)
     v->leave_index = site->index + (step == BT_STEP_OK || step == BT_STEP_HALT);
     if (cpu->irq_shadow)
         v->shadow_eip = cpu->eip;
-    if (step != BT_STEP_OK || v->leave_pending || v->flush_wanted || cpu->shutdown ||
-        cpu->eip != site->eip + site->insn.length || bt_mode(v) != blk->mode ||
-        spt_user_space(v->spt) != space)
-        return 1;
-    return cpu->iflag && v->cfg.ops.intr(v->cfg.ops.ctx);
+    if (step == BT_STEP_OK && !v->leave_pending && !v->flush_wanted && !cpu->shutdown &&
+        cpu->eip == site->eip + site->insn.length && bt_mode(v) == blk->mode &&
+        spt_user_space(v->spt) == space)
+        return cpu->iflag && v->cfg.ops.intr(v->cfg.ops.ctx) ? BT_GO_OUT : BT_GO_ON;
+    uint64_t to = step == BT_STEP_OK || step == BT_STEP_FAULT ? bt_dispatch(v) : 0;
+    return to ? to : BT_GO_OUT;
 }
 
 /* MOV to and POP of a data segment register. Nonzero: not done, or not with the block's assumptions: the instruction is

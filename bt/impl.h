@@ -202,6 +202,7 @@ struct bt_vcpu {
     struct bt_jtab jtabs[SPT_MAX_SPACES]; /* [0]: kernel */
     uint8_t *hstack_mem;                  /* two stacks with guard pages */
     uint64_t hstack_top[2];               /* [user] */
+    uint64_t hstack_user;                 /* the program's, while its kernel runs */
     bool leave_pending; /* something the running code relied on is gone: leave at the next chance */
     bool flush_wanted;
     bool stepping; /* host TF is set: walking to the next guest instruction boundary */
@@ -299,6 +300,15 @@ void bt_probe_sampled(struct bt_vcpu *v, uint32_t b);
 /* rebase.c */
 void bt_kin_set(struct bt_vcpu *v, uint32_t b);
 uint32_t bt_rebase(struct bt_vcpu *v, uint32_t eip, uint64_t gpa, unsigned space, uint32_t mode);
+
+/* dispatch.c */
+struct bt_jtab *bt_dispatch_jtab(struct bt_vcpu *v, uint32_t mode); /* NULL: no memory */
+void bt_dispatch_account(struct bt_vcpu *v, uint64_t *bucket);
+void bt_dispatch_windows(struct bt_vcpu *v, uint32_t mode, const struct bt_jtab *t);
+/* At the end of a callout that does not go on behind its instruction: the code to go on with, everything in place for it;
+ * 0: translated code must be left. */
+uint64_t bt_dispatch(struct bt_vcpu *v);
+
 /* stubs.c */
 void bt_stubs_emit(struct bt_vcpu *v);
 bool bt_cache_room(const struct bt_vcpu *v); /* for one more block of any size; translate.c */
@@ -307,8 +317,9 @@ bool bt_cache_room(const struct bt_vcpu *v); /* for one more block of any size; 
 uint32_t bt_translate(struct bt_vcpu *v, uint32_t eip, uint64_t gpa, unsigned space, uint32_t mode);
 /* trap.c */
 bool bt_trap(void *ctx, struct host_trap *trap);
-/* callout.c; called from emitted code: nonzero means leave */
-uint32_t bt_callout_insn(struct bt_vcpu *v, uint32_t site);
+/* callout.c; called from emitted code. BT_GO_ON, BT_GO_OUT (leave translated code), or where to go on instead. */
+enum { BT_GO_ON, BT_GO_OUT };
+uint64_t bt_callout_insn(struct bt_vcpu *v, uint32_t site);
 uint32_t bt_light_seg(struct bt_vcpu *v, uint32_t selector, uint32_t seg);
 /* verify.c: true when [host, end) obeys the isolation rules; else a sentence in v->reason */
 bool bt_verify_block(struct bt_vcpu *v, const struct bt_block *b);

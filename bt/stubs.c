@@ -63,7 +63,8 @@ static void emit_return_to_c(struct emit *e)
 
 /*T:310 Crossing between C and translated code
  *
- * bt_run enters translated code through one routine and every exit comes back through one. In between, the
+ * bt_run enters translated code through one routine and every exit comes back through one. (A callout that changed the
+ * mode may go straight to the new mode's code: it enters the same routine behind its pushes.) In between, the
  * guest's eight registers are the host's, its arithmetic flags are the host's, GS.base is its window and
  * RSP is a small stack of host return addresses that mirrors the guest's calls. A kick signal can hit any
  * instruction of these routines; each is written so that the signal handler can tell from RIP alone whether
@@ -103,11 +104,13 @@ void bt_stubs_emit(struct bt_vcpu *v)
     EB(&e, 0x53, 0x55, 0x41, 0x54, 0x41, 0x55, 0x41, 0x56, 0x41, 0x57); /* push rbx rbp r12 r13 r14 r15 */
     e_mov(&e, true, E_R15, E_RDI);
     e_store(&e, true, E_RSP, OFF(c_rsp));
-    e_mov(&e, true, E_R8, E_RSI);
+    e_mov(&e, true, E_R10, E_RSI);
     e_load(&e, true, E_R9, OFF(gsbase));
     EB(&e, 0xf3, 0x49, 0x0f, 0xae, 0xd9); /* wrgsbase r9 */
     e_load(&e, true, E_R13, OFF(rx));
+    uint32_t go_on = e.at; /* r10: where to; r13, r15 and GS.base are right */
     e_load(&e, true, E_R14, OFF(jtab));
+    e_load(&e, false, E_R8, CPU(eip)); /* what an indirect entry compares */
     emit_fpu_live(&e);
     e_load(&e, true, E_RSP, OFF(hstack));
     s->enter_check = e.at;
@@ -117,7 +120,7 @@ void bt_stubs_emit(struct bt_vcpu *v)
     e32(&e, 0);
     emit_flags_load(&e);
     emit_gprs(&e, 0x8b);
-    EB(&e, 0x41, 0xff, 0xe0); /* jmp r8 */
+    EB(&e, 0x41, 0xff, 0xe2); /* jmp r10 */
     s->abort = e.at;
     e_patch32(&e, abort_jump, s->abort);
     e_store_imm(&e, OFF(leave_reason), BT_LEAVE_ABORTED);
@@ -135,10 +138,13 @@ void bt_stubs_emit(struct bt_vcpu *v)
     e_mov(&e, false, E_RSI, E_R8);
     EB(&e, 0x41, 0xff, 0x97); /* call [r15+callout_fn] */
     e32(&e, OFF(callout_fn));
-    EB(&e, 0x85, 0xc0); /* test eax,eax */
+    e_mov(&e, true, E_R10, E_RAX);
+    EB(&e, 0x48, 0x83, 0xf8, BT_GO_OUT); /* cmp rax, BT_GO_OUT */
+    EB(&e, 0x0f, 0x87);                  /* ja go_on */
+    e_rel32(&e, go_on);
     s->callout_restore = e.at;
     e_load(&e, true, E_RSP, OFF(guest_rsp));
-    EB(&e, 0x0f, 0x85); /* jne leave_saved, without the return into the block */
+    EB(&e, 0x0f, 0x84); /* je leave_saved, without the return into the block */
     uint32_t leave_jump = e.at;
     e32(&e, 0);
     emit_request_test(&e);

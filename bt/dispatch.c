@@ -1,0 +1,104 @@
+/* Going on in another mode or at another address: what decides which block comes next, without bt_run where that can be
+ * avoided. */
+#include <x86intrin.h>
+#include "impl.h"
+
+static unsigned jtab_space(const struct bt_vcpu *v, uint32_t mode)
+{
+    return mode & RC_MODE_USER ? spt_user_space(v->spt) : SPT_KERNEL_SPACE;
+}
+
+struct bt_jtab *bt_dispatch_jtab(struct bt_vcpu *v, uint32_t mode)
+{
+    unsigned space = jtab_space(v, mode);
+    struct bt_jtab *t = &v->jtabs[space];
+    if (!t->entry && !(t->entry = bt_jtab_create()))
+        return NULL;
+    if (t->mode != mode) {
+        bt_jtab_flush(v, space);
+        t->mode = mode;
+    }
+    return t;
+}
+
+/* Time from now on belongs to bucket. The way from one block to the next counts as the first one's. */
+void bt_dispatch_account(struct bt_vcpu *v, uint64_t *bucket)
+{
+    if (v->bucket == bucket)
+        return;
+    uint64_t now = __rdtsc();
+    *v->bucket += now - v->tsc_last;
+    v->tsc_last = now;
+    v->bucket = bucket;
+}
+
+/* The mirrored calls of a program outlive a visit to the kernel; the kernel's own begin anew each time. Those of another
+ * address space are worth nothing. */
+static void switch_returns(struct bt_vcpu *v, bool user, unsigned space)
+{
+    if (v->entered_space != space) {
+        v->hstack = v->hstack_top[user];
+        v->hstack_user = v->hstack_top[1];
+    } else if (v->entered_user != user) {
+        if (!user)
+            v->hstack_user = v->hstack;
+        v->hstack = user ? v->hstack_user : v->hstack_top[0];
+    }
+}
+
+void bt_dispatch_windows(struct bt_vcpu *v, uint32_t mode, const struct bt_jtab *t)
+{
+    unsigned space = spt_user_space(v->spt);
+    bool user = mode & RC_MODE_USER;
+    switch_returns(v, user, space);
+    uint64_t k = (uint64_t)spt_kernel_window(v->spt), u = (uint64_t)spt_user_window(v->spt);
+    if (v->entered_space != space || v->window_k != k || v->window_u != u) {
+        for (unsigned i = 0; i < 256; i++)
+            v->window[i] = v->user_view[i] ? u : k;
+        v->window_k = k;
+        v->window_u = u;
+    }
+    v->entered_user = user;
+    v->entered_mode = mode;
+    v->entered_space = space;
+    v->shown = (uint64_t)&v->shown_of[space];
+    v->gsbase = user ? u : k;
+    v->jtab = (uint64_t)t->entry;
+}
+
+static bool must_look(struct bt_vcpu *v)
+{
+    const struct rc_cpu *cpu = &v->cpu;
+    return v->unchained || v->trace || v->leave_pending || v->flush_wanted || v->drop_block || cpu->request ||
+           cpu->irq_shadow || cpu->halted || cpu->shutdown || (cpu->iflag && v->cfg.ops.intr(v->cfg.ops.ctx));
+}
+
+/*T:312 From ring to ring without leaving
+ *
+ * A system call is two changes of the mode: INT, IRET. Going back to bt_run for each would be right and slow: it delivers
+ * interrupts, counts, looks the block up by physical address. When none of that is needed (nothing is pending, the new
+ * mode's jump table knows the address) the callout itself puts the new window, jump table and return stack in place and
+ * names the block to go on with. The table may hold another block there that shares the low 16 bits of its address; each
+ * block's entry checks that, and misses.
+:*/
+uint64_t bt_dispatch(struct bt_vcpu *v)
+{
+    struct rc_cpu *cpu = &v->cpu;
+    uint32_t mode;
+    if (must_look(v) || (mode = bt_mode(v)) & RC_MODE_INTERP)
+        return 0;
+    const struct bt_jtab *t = bt_dispatch_jtab(v, mode);
+    uint32_t entry = t ? t->entry[cpu->eip & (BT_JTAB_ENTRIES - 1)] : 0;
+    if (!entry)
+        return 0;
+    uint64_t gsbase = v->gsbase;
+    v->hstack = v->guest_rsp + 8; /* without the return into the block that called */
+    bt_dispatch_windows(v, mode, t);
+    if (v->gsbase != gsbase) /* expensive */
+        __asm__ volatile("wrgsbase %0" : : "r"(v->gsbase));
+    cpu->eflags &= ~(uint32_t)RC_RF; /* as in run_block */
+    bt_flags_to_host(v);
+    bt_dispatch_account(v, mode & RC_MODE_USER ? &v->counts.ticks_user : &v->counts.ticks_kernel);
+    v->counts.dispatched++;
+    return (uint64_t)(v->arena.rx + entry);
+}
