@@ -18,6 +18,14 @@
  *and one that loaded them into the hardware would need a ring the guest does not have.
  *:*/
 
+void rc_fpu_init_x87(struct rc_cpu *cpu)
+{
+    for (unsigned i = 0; i < 160; i++)
+        if (i < 24 || i >= 32)
+            cpu->fpu[i] = 0;
+    rc_store16(cpu->fpu, 0x037f);
+}
+
 static void load_fpu_init(struct rc_cpu *cpu)
 {
     /* What FINIT and a fresh MXCSR look like to FXRSTOR (SDM vol. 1, 8.1.5, 10.5.1.1, 11.6.4). */

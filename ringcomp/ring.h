@@ -248,6 +248,7 @@ enum rc_result rc_task_switch_by_insn(struct rc_cpu *cpu, enum rc_switch_kind ki
 void rc_paging_changed(struct rc_cpu *cpu, const uint64_t pdpte[4]);
 /* Load CR3: with PAE paging the PDPTEs too, #GP(0) when they are bad. */
 enum rc_result rc_cr3_load(struct rc_cpu *cpu, uint32_t value);
+void rc_fpu_init_x87(struct rc_cpu *cpu); /* FNINIT in cpu->fpu */
 uint64_t rc_tsc(struct rc_cpu *cpu);
 bool rc_vendor_is_amd(struct rc_cpu *cpu);
 /* MTRRs and PAT: power-on, and as firmware leaves them. */

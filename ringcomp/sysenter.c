@@ -52,5 +52,6 @@ enum rc_result rc_sysexit(struct rc_cpu *cpu)
     set_flat(cpu, RC_SS, (cs + 24) | 3, FLAT | DPL3);
     cpu->gpr[RC_ESP] = cpu->gpr[RC_ECX];
     cpu->eip = cpu->gpr[RC_EDX];
+    cpu->sysexits++;
     return RC_OK;
 }

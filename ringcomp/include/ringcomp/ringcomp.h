@@ -176,7 +176,7 @@ struct rc_cpu {
     struct spt *spt;
     struct rc_ops ops;
     struct rc_config config;
-    uint64_t exceptions[32], interrupts, irets, software_ints, task_switches; /* counters */
+    uint64_t exceptions[32], interrupts, irets, sysexits, software_ints, task_switches; /* counters */
     FILE *trace;      /* --trace=exception: a line per delivery; NULL off */
     uint8_t shutdown; /* triple fault happened: 1 */
     uint8_t host_leaf_count;
@@ -295,6 +295,36 @@ enum {
                              0, TF, enabled breakpoints in DR7, alignment checking on, CPL 3 without paging */
 };
 unsigned rc_mode(const struct rc_cpu *cpu);
+
+/* ---- Direct execution: user code in a world (host.h). ---- */
+/* Can user code run natively from here? CPL 3 in flat 32-bit code, IF set, IOPL 0, no odd flags, no breakpoints, FPU and
+ * SSE usable. */
+bool rc_direct_possible(const struct rc_cpu *cpu);
+
+#define RC_WORLD_SLOTS 32u
+struct rc_world { /* what a world's LDT holds; one per world */
+    struct rc_world_slot {
+        struct host_world_segment seg;
+        uint16_t guest; /* the guest's selector */
+        uint32_t used;  /* when last; 0: empty */
+    } slot[RC_WORLD_SLOTS];
+    uint16_t sel[6]; /* entered with, by enum rc_seg_name */
+    uint32_t clock;
+};
+void rc_world_init(struct rc_world *w); /* of a new world, or one whose LDT is no longer known */
+/* Put a descriptor into the world's LDT; nonzero: the host refuses it. */
+typedef int (*rc_world_install)(void *ctx, unsigned index, const struct host_world_segment *seg);
+/* *st becomes the guest's state, the FPU's in cpu->fpu included. False: a segment cannot be installed. */
+bool rc_world_enter(struct rc_cpu *cpu, struct rc_world *w, struct host_world_state *st,
+                    rc_world_install install, void *ctx);
+enum rc_world_left {
+    RC_WORLD_SAME,     /* the state is the guest's again */
+    RC_WORLD_RELOADED, /* and a segment register was loaded in there: a fault may have come of that, try again */
+    RC_WORLD_FAULT,    /* a segment register holds what the guest could not have loaded: deliver cpu->fault */
+};
+/* The state a world was left with, all of it guest input, becomes the guest's. */
+enum rc_world_left rc_world_leave(struct rc_cpu *cpu, const struct rc_world *w,
+                                  const struct host_world_state *st);
 
 /* ---- The sensitive-instruction table: ringcomp/include/ringcomp/sensitive.def ---- */
 enum rc_reason {
