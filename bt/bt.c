@@ -84,7 +84,10 @@ static int create_spt(struct bt_vcpu *v, struct host_err *err)
                 .mmio_write = on_mmio_write,
                 .code_write = on_code_write,
                 .fetch_gone = on_fetch_gone,
-                .user_less = on_user_less},
+                .user_less = on_user_less,
+                .user_map = bt_direct_map,
+                .user_unmap = bt_direct_unmap,
+                .user_reset = bt_direct_dropped},
         .max_user_spaces = v->cfg.max_user_spaces ? v->cfg.max_user_spaces : 128,
         .max_maps = max_maps,
         .no_windows = v->cfg.engine == BT_INTERPRET,
@@ -128,12 +131,14 @@ void bt_destroy(struct bt_vcpu *v)
     if (v->spt)
         spt_destroy(v->spt);
     bt_probe_finish(v);
+    bt_direct_destroy(v);
     free(v);
 }
 
 void bt_reset(struct bt_vcpu *v)
 {
     rc_cpu_reset(&v->cpu);
+    bt_direct_reset(v);
     bt_cache_flush(v);
     bt_interp_flush(v->interp);
     v->stop = false;
@@ -303,7 +308,7 @@ static void chain(struct bt_vcpu *v, uint32_t b, uint32_t mode, unsigned space)
             l->cross = true;
         if (l->target_eip == v->block[b].eip && (!l->cross || space == SPT_KERNEL_SPACE))
             bt_cache_link(v, v->leave_link, b);
-    } else if (table_allowed(mode, space))
+    } else if (table_allowed(mode, space) && !(v->direct && bt_direct_owns(v, space, v->block[b].gpa)))
         bt_jtab_set(v, mode & RC_MODE_USER ? spt_user_space(v->spt) : SPT_KERNEL_SPACE, b);
 }
 
@@ -451,9 +456,12 @@ enum bt_exit bt_run(struct bt_vcpu *v, uint64_t limit, uint64_t *retired)
             continue;
         }
         uint32_t mode = bt_mode(v);
-        if (cpu->irq_shadow || (mode & RC_MODE_INTERP)) {
+        if (cpu->irq_shadow || (mode & RC_MODE_INTERP) || (v->direct && bt_direct_stepping(v))) {
             if (!step(v, &done, &exit))
                 break;
+        } else if (v->direct && bt_direct_wanted(v, mode)) {
+            exit = BT_EXIT_DIRECT;
+            break;
         } else if (!translated(v, mode, &done, &exit))
             break;
     }

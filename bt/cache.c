@@ -174,6 +174,7 @@ void bt_cache_insert(struct bt_vcpu *v, uint32_t b)
     if (blk->gpa2)
         page_add(v, b, 1);
     bt_kin_set(v, b);
+    bt_direct_block(v, blk);
 }
 
 /* ---- links ---- */
@@ -249,6 +250,7 @@ bool bt_cache_drop_range(struct bt_vcpu *v, uint64_t gpa, unsigned len)
     uint32_t *head = page_head(v, gpa);
     if (!head)
         return true;
+    bt_direct_revoke(v, gpa);
     for (uint32_t node = *head, next; node; node = next) {
         struct bt_block *blk = &v->block[node / 2];
         bool second = node % 2;

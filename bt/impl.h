@@ -220,6 +220,7 @@ struct bt_vcpu {
     char reason[512];
     unsigned trace;
     FILE *trace_out;
+    struct bt_direct *direct; /* NULL: no space runs directly */
     struct bt_counts counts;
     uint64_t tsc_last, *bucket, outside; /* time split: since when, whose, and the caller's */
 };
@@ -323,6 +324,19 @@ uint64_t bt_callout_insn(struct bt_vcpu *v, uint32_t site);
 uint32_t bt_light_seg(struct bt_vcpu *v, uint32_t selector, uint32_t seg);
 /* verify.c: true when [host, end) obeys the isolation rules; else a sentence in v->reason */
 bool bt_verify_block(struct bt_vcpu *v, const struct bt_block *b);
+/* direct.c; v->direct must be there except where said */
+void bt_direct_destroy(struct bt_vcpu *v); /* may be NULL; same for the next */
+void bt_direct_reset(struct bt_vcpu *v);
+bool bt_direct_stepping(struct bt_vcpu *v);              /* bt_direct_step was called: now is the time */
+bool bt_direct_wanted(struct bt_vcpu *v, uint32_t mode); /* hand over here? */
+bool bt_direct_owns(const struct bt_vcpu *v, unsigned space, uint64_t gpa); /* no jump table may lead there */
+void bt_direct_revoke(struct bt_vcpu *v,
+                      uint64_t gpa); /* bytes of the page are about to change; may be NULL */
+void bt_direct_block(struct bt_vcpu *v, const struct bt_block *b); /* a block was translated; may be NULL */
+/* spt_ops: what followers are told, with the right to execute where the scan allows */
+void bt_direct_map(void *ctx, unsigned space, uint32_t gva, uint64_t gpa, uint64_t len, int prot);
+void bt_direct_unmap(void *ctx, unsigned space, uint32_t gva, uint64_t len);
+void bt_direct_dropped(void *ctx, unsigned space, bool gone);
 /* dump.c */
 void bt_dump_block(struct bt_vcpu *v, const struct bt_block *b, FILE *out);
 

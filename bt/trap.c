@@ -292,6 +292,8 @@ bool bt_trap(void *ctx, struct host_trap *t)
 
     if (t->kind == HOST_TRAP_KICK) {
         v->cpu.request = 1;
+        if (v->cfg.ops.kicked)
+            v->cfg.ops.kicked(v->cfg.ops.ctx);
         return inside && !v->stepping ? walk_to_boundary(&p) : true;
     }
     if (t->vector == 1 && v->stepping) {

@@ -204,7 +204,7 @@ static struct rig *rig_create(void)
     struct rc_ops rops = {r, rig_tsc};
     rc_config_host(&config);
     rc_cpu_init(&r->cpu, r->spt, &config, &rops);
-    struct bt_ops ops = {r, rig_in, rig_out, rig_intr, rig_intack};
+    struct bt_ops ops = {r, rig_in, rig_out, rig_intr, rig_intack, NULL};
     assert_int_equal(bt_interp_create(&r->in, &r->cpu, &ops, &err), 0);
     rig_reset(r);
     return r;

@@ -21,6 +21,8 @@ enum bt_exit {
     BT_EXIT_LIMIT,       /* bt_run's instruction budget is used up */
     BT_EXIT_UNSUPPORTED, /* what ringlet does not support: bt_reason() says what, where, with bytes and mode
                           */
+    BT_EXIT_DIRECT, /* user code of a space given to bt_direct_space is about to run on a page that may run natively;
+                       nothing is pending. The caller runs it, or calls bt_direct_step and then bt_run. */
 };
 
 struct bt_ops {
@@ -29,6 +31,7 @@ struct bt_ops {
     void (*out)(void *ctx, uint16_t port, unsigned size, uint32_t value);
     bool (*intr)(void *ctx);      /* is the interrupt line up? */
     uint8_t (*intack)(void *ctx); /* acknowledge: vector */
+    void (*kicked)(void *ctx);    /* the vCPU's thread was kicked: in the trap handler; NULL: not wanted */
 };
 
 struct bt_config {
@@ -38,8 +41,8 @@ struct bt_config {
     struct host_clock *clock;
     struct bt_ops ops;
     struct rc_config cpu;
-    /* mmio_read/mmio_write and ctx of the caller; code_write and fetch_gone are bt's own and filled in by bt.
-     */
+    /* mmio_* and user_* and ctx of the caller; code_write and fetch_gone are bt's own and filled in by bt. user_map comes
+     * with PROT_EXEC only where the page may run natively. */
     struct spt_ops mem;
     size_t cache_bytes;       /* translation cache, 0: default 64 MiB */
     unsigned max_user_spaces; /* 0: default */
@@ -48,7 +51,7 @@ struct bt_config {
 };
 
 /* trace categories, for bt_trace */
-enum { BT_TRACE_BLOCK = 1, BT_TRACE_EXCEPTION = 2, BT_TRACE_SHADOW = 4 };
+enum { BT_TRACE_BLOCK = 1, BT_TRACE_EXCEPTION = 2, BT_TRACE_SHADOW = 4, BT_TRACE_DIRECT = 8 };
 
 struct bt_counts {
     uint64_t blocks, insns, insns_interp, cache_bytes, cache_flushes, blocks_dropped, chained, callouts,
@@ -81,6 +84,30 @@ enum bt_exit bt_run(struct bt_vcpu *v, uint64_t limit, uint64_t *retired);
 /* Ask a running bt_run to return. The reason for intr_changed callbacks and for stop. Any thread. */
 void bt_request(struct bt_vcpu *v);      /* event: BT_EXIT_EVENT, or an interrupt is delivered */
 void bt_request_stop(struct bt_vcpu *v); /* BT_EXIT_STOPPED */
+
+/* ---- Direct execution: which user code may run natively, and where bt_run hands over. What runs it, and whether that
+ * pays, is the caller's business. ---- */
+struct bt_direct_counts {
+    uint64_t scanned, approved, refused, revoked; /* pages; revoked: written after approval */
+};
+/* User code of this space leaves bt_run with BT_EXIT_DIRECT (engine BT_TRANSLATE without limit), or does so no longer.
+ * SPT_KERNEL_SPACE means all, those to come included; else a recycled space (ops.user_reset with gone) is off. Fails
+ * without memory only. */
+int bt_direct_space(struct bt_vcpu *v, unsigned space, bool on, struct host_err *err);
+enum bt_direct_answer {
+    BT_DIRECT_YES,
+    BT_DIRECT_NO,    /* stays translated */
+    BT_DIRECT_FAULT, /* user code may not execute there: *info is the page fault */
+};
+/* May the page at gva in the current user space run natively? Scans it if it is not known, and tells followers. */
+enum bt_direct_answer bt_direct_page(struct bt_vcpu *v, uint32_t gva, struct spt_info *info);
+/* User code that ran natively stored to gpa, and spt_fault said SPT_CODE_WRITE: what was known of the page is forgotten,
+ * it may be written. False: not so, the instruction must be interpreted. */
+bool bt_direct_written(struct bt_vcpu *v, uint64_t gpa);
+/* The next bt_run begins with one instruction by the interpreter: for what a native run cannot do. Needs a space that
+ * was on. */
+void bt_direct_step(struct bt_vcpu *v);
+const struct bt_direct_counts *bt_direct_stats(const struct bt_vcpu *v); /* NULL: never was on */
 
 /* Full machine reset of the CPU side: drop translations, shadows, then rc_cpu_reset. */
 void bt_reset(struct bt_vcpu *v);

@@ -1,0 +1,206 @@
+/* Which pages of user code would behave the same if they ran natively. */
+#include <stdlib.h>
+#include <string.h>
+#include "host/host.h"
+#include "ringcomp/ringcomp.h"
+#include "scan.h"
+
+/*T:360 Scan before execute
+ * User code that runs natively is beyond control until it traps. For isolation that does not matter: the process it
+ * runs in holds nothing but its own pages. For exactness it does: an instruction that neither traps nor does what it
+ * would do on the guest's machine (PUSH DS shows our selector, CPUID the host's processor) must not run there. So a
+ * page is decoded before it may run, and refused for any row of the sensitive table that does not trap. What is
+ * refused stays translated, where all of it is right.
+ *
+ * x86 code cannot be decoded reliably without running it. Translation has run first, so some places where instructions
+ * begin are known. From each of these decoding goes on to the page's end. Before the first of them it begins a little
+ * ahead of the page, at fifteen places at once: an instruction begins where all attempts have come to agree, and they
+ * soon do. A wrong refusal costs speed. A wrong approval lets a program that hides
+ * instructions inside others see the host's selectors; it gains nothing from them.
+ :*/
+
+/* Rows of the sensitive table that would not trap by themselves, or not as the guest expects, and may run all the same.
+ * Direct execution is entered with IF = 1, IOPL = 0 only, so flags are what the guest expects. */
+static const struct exempt {
+    const char *mnemonic;
+    uint8_t needs;
+    const char *why;
+} exempt_table[] = {
+    {"int", 0, "#GP, or the trap for system calls: the interpreter executes it"},
+    {"int3", 0, "#BP arrives with the state after it, as the guest expects"},
+    {"into", 0, "#OF likewise"},
+    {"bound", 0, "#BR has the state the guest expects"},
+    {"pushf", 0, "IF = 1, IOPL = 0, VM = 0 here and there"},
+    {"pushfd", 0, "IF = 1, IOPL = 0, VM = 0 here and there"},
+    {"popf", 0, "cannot change IF or IOPL here nor there"},
+    {"popfd", 0, "cannot change IF or IOPL here nor there"},
+    {"rdtsc", BT_NEED_TSC, "the same counter while the guest's offset is 0"},
+};
+
+/* As many attempts as an instruction may be long: one of them is on the right track from the start. */
+enum { ALL_VOTES = BT_MAX_INSN };
+
+struct bt_scan {
+    struct bt_decoder decoder;
+    uint8_t sensitive[ZYDIS_MNEMONIC_MAX_VALUE + 1]; /* has a row: 1 + its number, first of several */
+};
+
+struct bt_scan *bt_scan_create(void)
+{
+    struct bt_scan *s = calloc(1, sizeof(*s));
+    if (!s)
+        return NULL;
+    bt_decoder_init(&s->decoder);
+    for (unsigned m = 0; m <= ZYDIS_MNEMONIC_MAX_VALUE; m++) {
+        const char *name = ZydisMnemonicGetString((ZydisMnemonic)m);
+        for (unsigned row = 0; row < rc_sensitive_count && name && !s->sensitive[m]; row++)
+            if (strcmp(rc_sensitive_table[row].mnemonic, name) == 0)
+                s->sensitive[m] = (uint8_t)(row + 1);
+    }
+    return s;
+}
+
+void bt_scan_destroy(struct bt_scan *s)
+{
+    free(s);
+}
+
+static bool names_sreg(const struct bt_insn *i)
+{
+    if (i->map == ZYDIS_OPCODE_MAP_DEFAULT) /* MOV; PUSH and POP of ES CS SS DS */
+        return i->opcode == 0x8c || i->opcode == 0x8e || (i->opcode < 0x20 && (i->opcode & 6) == 6);
+    return i->map == ZYDIS_OPCODE_MAP_0F && (i->opcode & 0xf6) == 0xa0; /* PUSH and POP of FS GS */
+}
+
+static bool is_far(const struct bt_insn *i)
+{
+    if (i->map != ZYDIS_OPCODE_MAP_DEFAULT)
+        return false;
+    switch (i->opcode) {
+    case 0x9a:
+    case 0xea:
+    case 0xca:
+    case 0xcb:
+        return true;
+    default:
+        return i->opcode == 0xff && (i->reg == 3 || i->reg == 5);
+    }
+}
+
+static bool has_form(const char *form, const struct bt_insn *i)
+{
+    bool control = i->map == ZYDIS_OPCODE_MAP_0F && (i->opcode & 0xfc) == 0x20; /* MOV of CR and DR */
+    if (!*form)
+        return true;
+    if (strcmp(form, "far") == 0)
+        return is_far(i);
+    return strstr(form, "sreg") ? names_sreg(i) : control;
+}
+
+static const struct exempt *exempt(const char *mnemonic)
+{
+    for (unsigned n = 0; n < sizeof exempt_table / sizeof exempt_table[0]; n++)
+        if (strcmp(exempt_table[n].mnemonic, mnemonic) == 0)
+            return &exempt_table[n];
+    return NULL;
+}
+
+/* The row of the sensitive table that this instruction is, or NULL. */
+static const struct rc_sensitive *row_of(const struct bt_scan *s, const struct bt_insn *i)
+{
+    unsigned first = s->sensitive[i->mnemonic];
+    if (!first)
+        return NULL;
+    const char *mnemonic = rc_sensitive_table[first - 1].mnemonic;
+    for (unsigned row = first - 1; row < rc_sensitive_count; row++)
+        if (strcmp(rc_sensitive_table[row].mnemonic, mnemonic) == 0 &&
+            has_form(rc_sensitive_table[row].form, i))
+            return &rc_sensitive_table[row];
+    return NULL;
+}
+
+static void judge(const struct bt_scan *s, const struct bt_insn *i, struct bt_verdict *v)
+{
+    const struct rc_sensitive *row = row_of(s, i);
+    if (!row || row->reason == RC_TRAPS)
+        return;
+    const struct exempt *e = exempt(row->mnemonic);
+    v->refused = !e;
+    v->needs |= e ? e->needs : 0;
+    v->reason = row->mnemonic;
+}
+
+/* Bytes the modelled CPU refuses: so does the host's, unless it knows more instructions. */
+static bool host_may_know(const struct bt_scan *s, const uint8_t *code, unsigned len)
+{
+    ZydisDecodedInstruction z;
+    return ZYAN_SUCCESS(ZydisDecoderDecodeInstruction(&s->decoder.d32, NULL, code, len, &z));
+}
+
+/* Length of what begins at byte `at`, 1 where nothing does. */
+static unsigned look(const struct bt_scan *s, const uint8_t *code, bool counts, struct bt_verdict *v)
+{
+    struct bt_insn insn;
+    if (bt_decode(&s->decoder, true, code, BT_MAX_INSN, &insn) == BT_DECODE_OK) {
+        if (counts)
+            judge(s, &insn, v);
+        return insn.length;
+    }
+    if (counts && host_may_know(s, code, BT_MAX_INSN)) {
+        v->refused = true;
+        v->reason = "an instruction that the guest's CPU lacks";
+    }
+    return 1;
+}
+
+static bool is_entry(const struct bt_scan_text *t, unsigned at)
+{
+    at -= BT_SCAN_BEFORE;
+    return at < HOST_PAGE && (t->entry[at / 64] >> at % 64 & 1);
+}
+
+static bool runs_over_entry(const struct bt_scan_text *t, unsigned at, unsigned len)
+{
+    for (unsigned i = at + 1; i < at + len; i++)
+        if (is_entry(t, i))
+            return true;
+    return false;
+}
+
+struct bt_verdict bt_scan_page(const struct bt_scan *s, const struct bt_scan_text *t)
+{
+    enum { FIRST = BT_SCAN_BEFORE, END = FIRST + HOST_PAGE };
+    uint8_t votes[END + BT_MAX_INSN] = {0};
+    struct bt_verdict v = {.refused = false, .reason = ""};
+    memset(votes + (t->has_before ? 0 : FIRST), 1, ALL_VOTES);
+    for (unsigned at = 0; at < END; at++) {
+        if (is_entry(t, at))
+            votes[at] = ALL_VOTES;
+        if (!votes[at])
+            continue;
+        unsigned len = look(s, t->byte + at, at >= FIRST && votes[at] == ALL_VOTES, &v);
+        if (v.refused) {
+            v.at = (uint16_t)(at - FIRST);
+            return v;
+        }
+        if (runs_over_entry(t, at, len))
+            continue; /* a wrong track */
+        unsigned sum = votes[at + len] + votes[at];
+        votes[at + len] = (uint8_t)(sum < ALL_VOTES ? sum : ALL_VOTES);
+    }
+    return v;
+}
+
+struct bt_verdict bt_scan_run(const struct bt_scan *s, const uint8_t *code, unsigned len)
+{
+    struct bt_verdict v = {.refused = false, .reason = ""};
+    for (unsigned at = 0; at < len && !v.refused;) {
+        struct bt_insn insn;
+        if (bt_decode(&s->decoder, true, code + at, len - at, &insn) != BT_DECODE_OK)
+            break;
+        judge(s, &insn, &v);
+        v.at = (uint16_t)at;
+        at += insn.length;
+    }
+    return v;
+}
