@@ -85,11 +85,15 @@ static int options_engine(struct options *o, const char *value, struct host_err 
 
 static int options_user(struct options *o, const char *value, struct host_err *err)
 {
-    (void)o;
-    if (strcmp(value, "translate") != 0)
-        return host_fail(err, "--user %s: only translate exists so far (direct execution is not built yet)",
-                         value);
-    return 0;
+    static const char *const names[] = {
+        [VM_USER_TRANSLATE] = "translate", [VM_USER_AUTO] = "auto", [VM_USER_DIRECT] = "direct"};
+
+    for (unsigned i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+        if (strcmp(value, names[i]) == 0) {
+            o->vm.user = (enum vm_user)i;
+            return 0;
+        }
+    return host_fail(err, "--user %s: give auto, direct or translate", value);
 }
 
 static int options_stats(struct options *o, const char *value, struct host_err *err)
@@ -106,10 +110,8 @@ static int options_trace_word(struct options *o, const char *word, size_t length
         const char *name;
         unsigned bit;
     } categories[] = {
-        {"block", BT_TRACE_BLOCK},
-        {"exception", BT_TRACE_EXCEPTION},
-        {"shadow", BT_TRACE_SHADOW},
-        {"device", VM_TRACE_DEVICE},
+        {"block", BT_TRACE_BLOCK},   {"exception", BT_TRACE_EXCEPTION}, {"shadow", BT_TRACE_SHADOW},
+        {"device", VM_TRACE_DEVICE}, {"world", VM_TRACE_WORLD},
     };
 
     for (unsigned i = 0; i < sizeof(categories) / sizeof(categories[0]); i++)
@@ -117,7 +119,8 @@ static int options_trace_word(struct options *o, const char *word, size_t length
             o->vm.trace |= categories[i].bit;
             return 0;
         }
-    return host_fail(err, "--trace: \"%.*s\" is none of block, exception, shadow, device", (int)length, word);
+    return host_fail(err, "--trace: \"%.*s\" is none of block, exception, shadow, device, world", (int)length,
+                     word);
 }
 
 static int options_trace(struct options *o, const char *value, struct host_err *err)
@@ -317,6 +320,10 @@ static int options_check(struct options *o, struct host_err *err)
         return host_fail(err, "--cache: 1M to 1024M are possible");
     if (c->max_user_spaces >= SPT_MAX_SPACES)
         return host_fail(err, "--max-windows: 1 to %u are possible", SPT_MAX_SPACES - 1);
+    if (c->user == VM_USER_DIRECT && c->engine != BT_TRANSLATE)
+        return host_fail(err, "--user direct needs --engine bt: the interpreter has no worlds");
+    if (c->worlds >= SPT_MAX_SPACES)
+        return host_fail(err, "--worlds: 1 to %u are possible", SPT_MAX_SPACES - 1);
     return 0;
 }
 

@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
+#include "direct.h"
 #include "vm.h"
 
 /* Virtual clock: how many instructions before devices are looked at, and what one costs in guest time. */
@@ -185,8 +186,13 @@ static int vm_handle(struct vm *vm, enum bt_exit why, struct vm_result *res, str
         r = vm_halt(vm, res);
         break;
     case BT_EXIT_EVENT:
+        direct_sample(vm);
+        /* fall through */
     case BT_EXIT_LIMIT:
         vm_run_events(vm);
+        break;
+    case BT_EXIT_DIRECT:
+        direct_run(vm);
         break;
     case BT_EXIT_SHUTDOWN:
         return vm_triple_fault(vm, res, err);

@@ -5,12 +5,13 @@
 #include "stats.h"
 #include "vm.h"
 
-enum stats_source { STATS_bt, STATS_vm, STATS_spt, STATS_host, STATS_cpu, STATS_SOURCES };
+enum stats_source { STATS_bt, STATS_vm, STATS_spt, STATS_host, STATS_cpu, STATS_direct, STATS_SOURCES };
 typedef struct bt_counts stats_type_bt;
 typedef struct vm_counts stats_type_vm;
 typedef struct spt_counts stats_type_spt;
 typedef struct host_counts stats_type_host;
 typedef struct rc_cpu stats_type_cpu;
+typedef struct bt_direct_counts stats_type_direct;
 
 struct stats_row {
     const char *name, *title;
@@ -36,8 +37,8 @@ static const char *const stats_vectors[32] = {
 struct stats_view {
     const uint8_t *source[STATS_SOURCES];
     const struct rc_cpu *cpu;
-    const uint64_t *leaves;                               /* exits from translated code, by bt_exit_name() */
-    uint64_t kernel, user, monitor, devices, idle, total; /* ns */
+    const uint64_t *leaves; /* exits from translated code, by bt_exit_name() */
+    uint64_t kernel, user, direct, monitor, devices, idle, total; /* ns */
     uint64_t host_kernel; /* ns of the process in the host's kernel: calls, signals, page faults, start-up */
     long rss_kib;
 };
@@ -47,7 +48,7 @@ struct stats_view {
 static void stats_share_time(struct stats_view *v)
 {
     double sum = (double)v->kernel + (double)v->user + (double)v->monitor;
-    double spent = (double)v->total - (double)v->idle - (double)v->devices, scale;
+    double spent = (double)v->total - (double)v->idle - (double)v->devices - (double)v->direct, scale;
 
     if (sum <= 0 || spent <= 0)
         return;
@@ -65,7 +66,9 @@ static uint64_t stats_total(const struct vm *vm)
 
 static void stats_collect(struct vm *vm, struct stats_view *v)
 {
+    static const struct bt_direct_counts none;
     const struct bt_counts *bt = bt_stats(vm->vcpu);
+    const struct bt_direct_counts *direct = bt_direct_stats(vm->vcpu);
     struct rusage ru = {0};
 
     getrusage(RUSAGE_SELF, &ru);
@@ -74,12 +77,14 @@ static void stats_collect(struct vm *vm, struct stats_view *v)
                    [STATS_vm] = (const uint8_t *)&vm->counts,
                    [STATS_spt] = (const uint8_t *)spt_stats(bt_spt(vm->vcpu)),
                    [STATS_host] = (const uint8_t *)&vm->host,
-                   [STATS_cpu] = (const uint8_t *)bt_cpu(vm->vcpu)},
+                   [STATS_cpu] = (const uint8_t *)bt_cpu(vm->vcpu),
+                   [STATS_direct] = (const uint8_t *)(direct ? direct : &none)},
         .cpu = bt_cpu(vm->vcpu),
         .leaves = bt->exits,
         .kernel = bt->ticks_kernel,
         .user = bt->ticks_user,
         .monitor = bt->ticks_monitor,
+        .direct = vm->counts.ns_direct,
         .devices = vm->counts.ns_devices,
         .idle = vm->counts.ns_idle,
         .total = stats_total(vm),
@@ -124,7 +129,8 @@ static void stats_text(const struct stats_view *v, char *devices, FILE *out)
     char *rest = NULL;
 
     fprintf(out, "Time\n");
-    stats_text_time(out, "guest user code", v->user, v->total);
+    stats_text_time(out, "guest user code, translated", v->user, v->total);
+    stats_text_time(out, "guest user code, direct", v->direct, v->total);
     stats_text_time(out, "guest kernel code", v->kernel, v->total);
     stats_text_time(out, "monitor", v->monitor, v->total);
     stats_text_time(out, "device events", v->devices, v->total);
@@ -193,10 +199,10 @@ static void stats_json(const struct stats_view *v, const char *mark, char *devic
     if (mark)
         fprintf(out, "  \"mark\": \"%s\",\n", mark);
     fprintf(out,
-            "  \"time_ns\": {\"user\": %" PRIu64 ", \"kernel\": %" PRIu64 ", \"monitor\": %" PRIu64
-            ", \"devices\": %" PRIu64 ", \"idle\": %" PRIu64 ", \"all\": %" PRIu64
+            "  \"time_ns\": {\"user\": %" PRIu64 ", \"direct\": %" PRIu64 ", \"kernel\": %" PRIu64
+            ", \"monitor\": %" PRIu64 ", \"devices\": %" PRIu64 ", \"idle\": %" PRIu64 ", \"all\": %" PRIu64
             ", \"host_kernel\": %" PRIu64 "}",
-            v->user, v->kernel, v->monitor, v->devices, v->idle, v->total, v->host_kernel);
+            v->user, v->direct, v->kernel, v->monitor, v->devices, v->idle, v->total, v->host_kernel);
     stats_json_counters(v, out);
     fprintf(out, ",\n  \"cache_exits\": {");
     for (unsigned i = 0; bt_exit_name(i); i++)

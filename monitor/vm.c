@@ -3,6 +3,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <time.h>
+#include "direct.h"
 #include "image.h"
 #include "vm.h"
 
@@ -109,8 +110,18 @@ static int vm_create_cpu(struct vm *vm, struct host_err *err)
         .ram = &vm->ram,
         .counts = &vm->host,
         .clock = &vm->clock,
-        .ops = {.ctx = vm, .in = vm_in, .out = vm_out, .intr = vm_intr, .intack = vm_intack},
-        .mem = {.ctx = vm, .mmio_read = vm_mmio_read, .mmio_write = vm_mmio_write},
+        .ops = {.ctx = vm,
+                .in = vm_in,
+                .out = vm_out,
+                .intr = vm_intr,
+                .intack = vm_intack,
+                .kicked = direct_kicked},
+        .mem = {.ctx = vm,
+                .mmio_read = vm_mmio_read,
+                .mmio_write = vm_mmio_write,
+                .user_map = direct_user_map,
+                .user_unmap = direct_user_unmap,
+                .user_reset = direct_user_reset},
         .cache_bytes = cfg->cache_bytes,
         .max_user_spaces = cfg->max_user_spaces,
         .max_maps = cfg->max_maps,
@@ -161,11 +172,12 @@ int vm_create(struct vm **out, const struct vm_config *cfg, struct host_err *err
         return -1;
     }
     if (vm_create_cpu(vm, err) < 0 || host_loop_create(&vm->loop, &vm->clock, bt_thread(vm->vcpu), err) < 0 ||
-        vm_create_board(vm, err) < 0)
+        vm_create_board(vm, err) < 0 || direct_create(vm, err) < 0)
         goto fail;
     if (cfg->trace & VM_TRACE_DEVICE)
         dev_bus_trace(dev_board_bus(vm->board), cfg->trace_out);
-    bt_trace(vm->vcpu, cfg->trace & ~(unsigned)VM_TRACE_DEVICE, cfg->trace_out);
+    bt_trace(vm->vcpu, (cfg->trace & 0xffff) | (cfg->trace & VM_TRACE_WORLD ? BT_TRACE_DIRECT : 0),
+             cfg->trace_out);
     if (vm_boot(vm, err) < 0)
         goto fail;
     *out = vm;
@@ -179,6 +191,7 @@ void vm_destroy(struct vm *vm)
 {
     if (!vm)
         return;
+    direct_destroy(vm);
     if (vm->board)
         dev_board_destroy(vm->board);
     if (vm->loop)
@@ -308,6 +321,7 @@ int vm_boot(struct vm *vm, struct host_err *err)
     struct load_entry entry;
 
     bt_reset(vm->vcpu); /* first: nothing may remember translations or mappings of the memory that goes now */
+    direct_reset(vm);
     vm_clear_ram(vm);
     dev_board_reset(vm->board); /* writes the ACPI tables again */
     if (vm_load(vm, &entry, err) < 0)

@@ -8,12 +8,16 @@
 /* What a device asked for while guest code was running; acted on between two bt_run calls. */
 enum vm_pending { VM_GO_ON, VM_WANT_POWER_OFF, VM_WANT_RESET, VM_WANT_DEBUG_EXIT, VM_WANT_QUIT };
 
-#define VM_EXIT_KINDS (BT_EXIT_UNSUPPORTED + 1)
+#define VM_EXIT_KINDS (BT_EXIT_DIRECT + 1)
 struct vm_counts {
     uint64_t exits[VM_EXIT_KINDS]; /* by enum bt_exit */
     uint64_t events;               /* callbacks the event loop ran */
     uint64_t resets;
     uint64_t ns_idle, ns_devices, ns_total;
+    /* direct execution: time in worlds, entries, and exits by what they were */
+    uint64_t ns_direct, world_entries, world_calls, world_faults, world_hidden, world_traps,
+        world_code_writes, world_refused, world_kicks, world_wild;
+    uint64_t promotions, demotions, worlds_made, worlds_taken, worlds_lost, worlds_barred;
 };
 
 struct vm {
@@ -25,6 +29,7 @@ struct vm {
     struct bt_vcpu *vcpu;
     struct host_loop *loop;
     struct dev_board *board;
+    struct direct *direct; /* NULL: all user code is translated */
     struct vm_counts counts;
     enum vm_pending pending;
     uint32_t pending_value;

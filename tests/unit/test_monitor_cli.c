@@ -198,7 +198,16 @@ static void machine_options(void **state)
     assert_string_equal(o.vm.cpu_mask, "-sse2");
     assert_true(PARSE("--debug-exit=none").vm.debug_exit_port < 0);
     says(REFUSED("--engine", "jit"), "bt or interp");
-    says(REFUSED("--user", "direct"), "not built");
+    says(REFUSED("--user", "native"), "auto, direct or translate");
+    says(REFUSED("--user", "direct", "--engine", "interp"), "--engine bt");
+    says(REFUSED("--worlds", "0"), "positive");
+    says(REFUSED("--worlds", "1024"), "1023");
+    o = PARSE("--user", "direct", "--worlds", "7", "--trace=world");
+    assert_int_equal(o.vm.user, VM_USER_DIRECT);
+    assert_int_equal(o.vm.worlds, 7);
+    assert_int_equal(o.vm.trace, VM_TRACE_WORLD);
+    o = PARSE("--user=auto");
+    assert_int_equal(o.vm.user, VM_USER_AUTO);
     says(REFUSED("--no-reboot=1"), "no value");
     says(REFUSED("--cache", "1K"), "--cache");
     says(REFUSED("--max-windows", "0"), "--max-windows");

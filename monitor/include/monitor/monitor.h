@@ -16,6 +16,8 @@ struct vm_module {
     const char *cmdline; /* everything after the first space of --module, "" if none */
 };
 
+enum vm_user { VM_USER_TRANSLATE, VM_USER_AUTO, VM_USER_DIRECT }; /* how user code runs */
+
 struct vm_config {
     uint64_t memory; /* bytes; 1 MiB aligned, 4 MiB .. 3.5 GiB */
     const char *kernel, *initrd, *append;
@@ -28,6 +30,8 @@ struct vm_config {
     unsigned serial_count;
     bool escape;
     enum bt_engine engine;
+    enum vm_user user;
+    unsigned worlds; /* for direct execution at most; 0: default */
     bool no_reboot;
     bool verify;          /* SFI verifier */
     bool virtual_clock;   /* deterministic: time moves with retired instructions (lock step) */
@@ -37,10 +41,10 @@ struct vm_config {
     int debug_exit_port; /* 0: the default 0xf4; negative: none */
     uint16_t stats_port; /* 0: none. A line of text written there prints the statistics so far to stats_out */
     FILE *stats_out;
-    unsigned trace; /* BT_TRACE_* | VM_TRACE_DEVICE */
+    unsigned trace; /* BT_TRACE_* | VM_TRACE_* */
     FILE *trace_out;
 };
-enum { VM_TRACE_DEVICE = 1 << 16 };
+enum { VM_TRACE_DEVICE = 1 << 16, VM_TRACE_WORLD = 1 << 17 };
 
 struct vm;
 int vm_create(struct vm **out, const struct vm_config *cfg, struct host_err *err); /* loads the guest */

@@ -1,0 +1,73 @@
+/*
+ * Direct execution: guest user code that computes runs natively in worlds (host.h). direct.c owns the worlds and keeps
+ * their memory like the guest's; direct_run.c goes in and handles what comes out; direct_policy.c decides who goes.
+ */
+#ifndef MONITOR_DIRECT_H
+#define MONITOR_DIRECT_H
+
+#include "monitor/monitor.h"
+#include "vm.h"
+#include <sys/queue.h>
+
+struct direct_world {
+    TAILQ_ENTRY(direct_world) lru; /* most recently entered first; those of no space last */
+    struct host_world *host;
+    struct rc_world segments;
+    unsigned space; /* 0: of no space, and empty */
+};
+TAILQ_HEAD(direct_queue, direct_world);
+
+/* What policy `auto` knows of an address space. */
+struct direct_space {
+    struct direct_world *world;
+    uint64_t serial; /* spt_user_serial() this is about */
+    bool on, barred; /* runs directly; never shall */
+    /* translated: when last seen running, the guest's returns to user mode until then, times found computing */
+    uint64_t seen_ns, seen_returns;
+    unsigned computing;
+    /* direct: since the last judgement */
+    uint64_t inside_ns, inside_weight;
+    /* after a demotion: not before, and how long next time */
+    uint64_t not_before_ns;
+    unsigned demotions;
+};
+
+struct direct {
+    struct vm *vm;
+    enum vm_user policy;
+    struct direct_queue worlds;
+    unsigned made, max;
+    struct direct_space space[SPT_MAX_SPACES];
+    struct host_world *volatile running; /* to be kicked when this thread is */
+    struct host_world_state state;
+    unsigned last_space; /* of the last sample */
+    uint32_t fault_eip, fault_gva, fault_repeats;
+    bool noticed;
+    FILE *trace;
+};
+
+/* direct.c */
+int direct_create(struct vm *vm,
+                  struct host_err *err); /* vm->direct, or NULL when policy auto has to do without */
+void direct_destroy(struct vm *vm);
+void direct_reset(struct vm *vm); /* the machine's memory is about to be cleared */
+void direct_user_map(void *ctx, unsigned space, uint32_t gva, uint64_t gpa, uint64_t len, int prot);
+void direct_user_unmap(void *ctx, unsigned space, uint32_t gva, uint64_t len);
+void direct_user_reset(void *ctx, unsigned space, bool gone);
+void direct_kicked(void *ctx);
+/* The world of the current space, NULL: none can be had. */
+struct direct_world *direct_world_get(struct direct *d, unsigned space);
+void direct_world_put(struct direct *d, struct direct_world *w);  /* its space needs it no longer */
+void direct_world_lost(struct direct *d, struct direct_world *w); /* it is dead */
+void direct_say(struct direct *d, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* direct_run.c: after BT_EXIT_DIRECT */
+void direct_run(struct vm *vm);
+
+/* direct_policy.c */
+void direct_sample(struct vm *vm); /* after BT_EXIT_EVENT: is the running program computing? */
+void direct_judge(struct direct *d, unsigned space, uint64_t inside_ns, unsigned weight); /* it came out */
+void direct_bar(struct direct *d, unsigned space, const char *why);
+struct direct_space *direct_space_now(struct direct *d, unsigned space);
+
+#endif

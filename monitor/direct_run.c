@@ -1,0 +1,255 @@
+/* Into a world, out of it, and what the exit means for the guest. */
+#include <stdio.h>
+#include "direct.h"
+
+/* x86 exceptions that a world reports and that need more than the interpreter's second look. */
+enum { VECTOR_DB = 1, VECTOR_BP = 3, VECTOR_OF = 4, VECTOR_PF = 14 };
+enum { PF_WRITE = 2, PF_FETCH = 16 };
+/* The same page faults again and again at one instruction: the world cannot have it (too low an address). */
+enum { DIRECT_REPEATS = 3 };
+/* How much an exit counts against running directly: a hidden fault is soon cured, the others are the program's ways. */
+enum { WEIGHT_HIDDEN = 1, WEIGHT_EXIT = 4 };
+
+enum direct_next { GO_BACK, TO_BT };
+
+static int direct_install(void *ctx, unsigned index, const struct host_world_segment *seg)
+{
+    struct direct_world *w = ctx;
+
+    return host_world_segment(w->host, index, seg);
+}
+
+/*T:260 What comes out of a world
+ * A world runs until the CPU stops it: by a fault, a system call, or because it was kicked. What then has to happen is
+ * known already, since translated code needs the same: a page fault is walked (true, hidden, a store to code or to a
+ * page table), everything else is left to the interpreter. It executes the very instruction again, on the guest's
+ * state, and finds out by itself whether it faults, with which error code, or whether it is INT 80H or an IN that the
+ * guest's I/O bitmap allows. So there is one place where exceptions are made, and direct execution has none of its own
+ * but those that arrive after the instruction: #DB, #BP and #OF.
+ * :*/
+static enum direct_next direct_interpret(struct direct *d)
+{
+    bt_direct_step(d->vm->vcpu);
+    return TO_BT;
+}
+
+static enum direct_next direct_deliver(struct direct *d)
+{
+    rc_deliver_fault(bt_cpu(d->vm->vcpu));
+    return TO_BT;
+}
+
+static enum direct_next direct_true_fault(struct direct *d, const struct spt_info *info)
+{
+    rc_raise_pf(bt_cpu(d->vm->vcpu), info);
+    return direct_deliver(d);
+}
+
+static bool direct_stuck(struct direct *d, uint32_t gva)
+{
+    uint32_t eip = bt_cpu(d->vm->vcpu)->eip;
+
+    if (d->fault_eip != eip || d->fault_gva != gva)
+        d->fault_repeats = 0;
+    d->fault_eip = eip;
+    d->fault_gva = gva;
+    return ++d->fault_repeats > DIRECT_REPEATS;
+}
+
+static enum direct_next direct_fetch(struct direct *d, uint32_t gva)
+{
+    struct vm *vm = d->vm;
+    struct spt *spt = bt_spt(vm->vcpu);
+    struct spt_info info;
+
+    switch (bt_direct_page(vm->vcpu, gva, &info)) {
+    case BT_DIRECT_FAULT:
+        return direct_true_fault(d, &info);
+    case BT_DIRECT_NO:
+        vm->counts.world_refused++;
+        /* an instruction that began in the page before: bt_run would come straight back */
+        return (bt_cpu(vm->vcpu)->eip ^ gva) >> 12 ? direct_interpret(d) : TO_BT;
+    case BT_DIRECT_YES:
+        break;
+    }
+    vm->counts.world_hidden++;
+    if (direct_stuck(d, gva) ||
+        (!spt_user_shows(spt, gva) && spt_fault(spt, true, gva, SPT_USER, &info) != SPT_RETRY))
+        return direct_interpret(d);
+    return GO_BACK;
+}
+
+static enum direct_next direct_page_fault(struct direct *d, uint32_t gva, unsigned error)
+{
+    struct vm *vm = d->vm;
+    struct spt_info info;
+
+    if (error & PF_FETCH)
+        return direct_fetch(d, gva);
+    switch (spt_fault(bt_spt(vm->vcpu), true, gva, SPT_USER | (error & PF_WRITE ? SPT_WRITE : 0), &info)) {
+    case SPT_RETRY:
+        vm->counts.world_hidden++;
+        return direct_stuck(d, gva) ? direct_interpret(d) : GO_BACK;
+    case SPT_TRUE_FAULT:
+        vm->counts.world_faults++;
+        return direct_true_fault(d, &info);
+    case SPT_CODE_WRITE:
+        vm->counts.world_code_writes++;
+        return bt_direct_written(vm->vcpu, info.gpa) ? GO_BACK : direct_interpret(d);
+    case SPT_DEVICE:
+    case SPT_PT_WRITE:
+    case SPT_OTHER_VIEW:
+    case SPT_EMULATE:
+        break;
+    }
+    vm->counts.world_traps++;
+    return direct_interpret(d);
+}
+
+/* INT3 and INTO arrive with EIP behind them, in their short form or as INT 3, INT 4. The interpreter does them again. */
+static enum direct_next direct_after_int(struct direct *d, uint8_t short_form)
+{
+    struct rc_cpu *cpu = bt_cpu(d->vm->vcpu);
+    uint8_t byte = 0;
+    struct spt_info info;
+    bool is_short = spt_read(cpu->spt, cpu->seg[RC_CS].base + cpu->eip - 1, &byte, 1, SPT_USER, &info) &&
+                    byte == short_form;
+
+    cpu->eip -= is_short ? 1 : 2;
+    return direct_interpret(d);
+}
+
+static enum direct_next direct_single_step(struct direct *d)
+{
+    enum { DR6_BS = 1 << 14 };
+
+    bt_cpu(d->vm->vcpu)->fault = (struct rc_fault){.vector = RC_DB, .dr6 = DR6_BS};
+    return direct_deliver(d);
+}
+
+static enum direct_next direct_trap(struct direct *d, const struct host_world_exit *ex)
+{
+    if (ex->vector != VECTOR_PF)
+        d->vm->counts.world_traps++;
+    switch (ex->vector) {
+    case VECTOR_PF:
+        return direct_page_fault(d, ex->addr, ex->error);
+    case VECTOR_DB:
+        return direct_single_step(d);
+    case VECTOR_BP:
+        return direct_after_int(d, 0xcc);
+    case VECTOR_OF:
+        return direct_after_int(d, 0xce);
+    default:
+        return direct_interpret(d);
+    }
+}
+
+/* The program was up to something: it gets what a far transfer to a segment that is not its own gets. */
+static enum direct_next direct_wild(struct direct *d)
+{
+    d->vm->counts.world_wild++;
+    rc_raise_error(bt_cpu(d->vm->vcpu), RC_GP, 0);
+    return direct_deliver(d);
+}
+
+/* Its memory is the guest's own and still there; its registers are lost, as if the program had jumped into nothing. */
+static enum direct_next direct_dead(struct direct *d, struct direct_world *w, const char *text)
+{
+    struct vm *vm = d->vm;
+
+    fprintf(stderr,
+            "ringlet: a world died (%s); the guest's program at %08x gets a general protection fault\n", text,
+            bt_cpu(vm->vcpu)->eip);
+    direct_bar(d, w->space, "its world died");
+    direct_world_lost(d, w);
+    rc_raise_error(bt_cpu(vm->vcpu), RC_GP, 0);
+    return direct_deliver(d);
+}
+
+static enum direct_next direct_exit(struct direct *d, struct direct_world *w,
+                                    const struct host_world_exit *ex)
+{
+    struct rc_cpu *cpu = bt_cpu(d->vm->vcpu);
+    enum rc_world_left left;
+
+    if (ex->why == HOST_WORLD_DEAD)
+        return direct_dead(d, w, ex->text);
+    left = rc_world_leave(cpu, &w->segments, &d->state);
+    if (left == RC_WORLD_FAULT) {
+        d->vm->counts.world_wild++;
+        return direct_deliver(d);
+    }
+    switch (ex->why) {
+    case HOST_WORLD_TRAP:
+        return left == RC_WORLD_RELOADED ? GO_BACK : direct_trap(d, ex);
+    case HOST_WORLD_SYSCALL:
+        d->vm->counts.world_calls++;
+        cpu->eip -= 2;
+        return direct_interpret(d);
+    case HOST_WORLD_KICK:
+        d->vm->counts.world_kicks++;
+        cpu->request = 1;
+        return TO_BT;
+    case HOST_WORLD_WILD:
+    case HOST_WORLD_DEAD:
+        break;
+    }
+    return direct_wild(d);
+}
+
+/* False: a kick has come already; bt_run is to look at it first. */
+static bool direct_enter(struct direct *d, struct direct_world *w, struct host_world_exit *ex)
+{
+    bool go;
+
+    d->running = w->host;
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+    go = !bt_cpu(d->vm->vcpu)->request;
+    if (go)
+        host_world_run(w->host, &d->state, ex);
+    d->running = NULL;
+    return go;
+}
+
+static enum direct_next direct_once(struct direct *d, struct direct_world *w)
+{
+    struct vm *vm = d->vm;
+    unsigned space = w->space;
+    uint64_t hidden = vm->counts.world_hidden, before;
+    struct host_world_exit ex;
+    enum direct_next next;
+
+    if (!rc_world_enter(bt_cpu(vm->vcpu), &w->segments, &d->state, direct_install, w)) {
+        direct_bar(d, space, "the host refuses one of its segments");
+        return TO_BT;
+    }
+    before = vm_host_ns();
+    if (!direct_enter(d, w, &ex))
+        return TO_BT;
+    before = vm_host_ns() - before;
+    vm->counts.world_entries++;
+    vm->counts.ns_direct += before;
+    next = direct_exit(d, w, &ex);
+    if (ex.why != HOST_WORLD_DEAD)
+        direct_judge(d, space, before,
+                     ex.why == HOST_WORLD_KICK           ? 0
+                     : vm->counts.world_hidden != hidden ? WEIGHT_HIDDEN
+                                                         : WEIGHT_EXIT);
+    return next;
+}
+
+void direct_run(struct vm *vm)
+{
+    struct direct *d = vm->direct;
+    unsigned space = spt_user_space(bt_spt(vm->vcpu));
+    struct direct_world *w = direct_world_get(d, space);
+
+    if (!w) {
+        direct_bar(d, space, "no world can be had");
+        return;
+    }
+    d->fault_repeats = 0;
+    while (d->space[space].world == w && rc_direct_possible(bt_cpu(vm->vcpu)) && direct_once(d, w) == GO_BACK)
+        ;
+}
