@@ -5,7 +5,7 @@
 #include "ringcomp/ringcomp.h"
 #include "scan.h"
 
-/*T:360 Scan before execute
+/*T:390 Scan before execute
  * User code that runs natively is beyond control until it traps. For isolation that does not matter: the process it
  * runs in holds nothing but its own pages. For exactness it does: an instruction that neither traps nor does what it
  * would do on the guest's machine (PUSH DS shows our selector, CPUID the host's processor) must not run there. So a
