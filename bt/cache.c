@@ -361,6 +361,21 @@ uint32_t bt_form_row(const struct bt_vcpu *v, uint64_t gpa)
     return f->key ? (uint32_t)(f - v->forms) + 1 : 0;
 }
 
+/* A division was interpreted because its site had faulted too often to be left to the host, where each #DE is a signal.
+ * True: it has not for long, so let it run again. */
+bool bt_form_divided(struct bt_vcpu *v, uint64_t gpa, bool faulted)
+{
+    struct bt_form_entry *f = form_slot(v, gpa);
+    if (faulted || !f->key)
+        f->idle = 0;
+    else if (f->form == BT_FORM_INTERP && ++f->idle >= 1024) {
+        f->form = BT_FORM_WINDOW;
+        f->idle = 0;
+        return true;
+    }
+    return false;
+}
+
 /*T:445 Soft sites
  *
  * A page in a window costs a signal and an mmap, some 8 microseconds, and must be used thousands of times

@@ -68,6 +68,15 @@ static void soft_account(struct bt_vcpu *v, const struct bt_site *site, const st
     v->leave_pending = true;
 }
 
+static void divide_account(struct bt_vcpu *v, const struct bt_site *site, bool faulted)
+{
+    const struct bt_block *blk = &v->block[site->block];
+    if (!bt_form_divided(v, blk->gpa + (site->eip - blk->eip), faulted))
+        return;
+    v->drop_block = site->block;
+    v->leave_pending = true;
+}
+
 /*T:350 Callouts
  *
  * Whatever may not be copied is executed here by the interpreter, while the block waits. The block goes on
@@ -91,6 +100,8 @@ uint64_t bt_callout_insn(struct bt_vcpu *v, uint32_t n)
     enum bt_step step = bt_interp_insn(v->interp, &site->insn);
     if (site->soft && step == BT_STEP_OK)
         soft_account(v, site, &use);
+    if (bt_is_divide(&site->insn))
+        divide_account(v, site, step != BT_STEP_OK);
     bt_flags_to_host(v);
     v->leave_block = site->block;
     v->leave_index = site->index + (step == BT_STEP_OK || step == BT_STEP_HALT);

@@ -260,6 +260,11 @@ static inline void bt_flags_to_host(struct bt_vcpu *v)
     v->host_flags = bt_flags_image(v->cpu.eflags);
 }
 
+static inline bool bt_is_divide(const struct bt_insn *i)
+{
+    return i->map == ZYDIS_OPCODE_MAP_DEFAULT && (i->opcode & 0xfe) == 0xf6 && i->reg >= 6;
+}
+
 /* One-byte opcodes of MOVS, CMPS, STOS, LODS, SCAS (A8, A9 are TEST) */
 static inline bool bt_is_string(unsigned opcode)
 {
@@ -285,6 +290,7 @@ void bt_hstack_reset(struct bt_vcpu *v);
 enum bt_form bt_form_get(const struct bt_vcpu *v, uint64_t gpa);
 void bt_form_set(struct bt_vcpu *v, uint64_t gpa, enum bt_form form);
 unsigned bt_form_strike(struct bt_vcpu *v, uint64_t gpa);
+bool bt_form_divided(struct bt_vcpu *v, uint64_t gpa, bool faulted);
 uint32_t bt_form_row(const struct bt_vcpu *v, uint64_t gpa); /* number + 1, 0: none */
 bool bt_form_fault(struct bt_vcpu *v, uint64_t gpa, enum bt_form now);
 void bt_form_soft_right(struct bt_vcpu *v, uint32_t row);

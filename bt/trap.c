@@ -226,6 +226,11 @@ static bool block_trap(struct trap *p)
         }
         /* fall through */
     case 0:
+        if (bt_form_strike(v, p->gpa) > 4) {
+            guilty(p, BT_FORM_INTERP); /* the interpreter looks before it divides */
+            return true;
+        }
+        /* fall through */
     case 6:
         rc_raise(&v->cpu, p->t->vector);
         leave_faulting(p);
