@@ -105,6 +105,7 @@ int bt_create(struct bt_vcpu **out, const struct bt_config *cfg, struct host_err
     v->callout_fn = (uint64_t)bt_callout_insn;
     v->light_fn = (uint64_t)bt_light_seg;
     v->host_flags = 0x202;
+    v->tsc_own = !cfg->clock || cfg->clock->is_virtual;
     bt_decoder_init(&v->decoder);
     struct rc_ops ops = {.ctx = v, .tsc = on_tsc};
     v->io = (struct bt_ops){.ctx = v, .in = on_in, .out = on_out};

@@ -16,6 +16,7 @@
 #define BT_JTAB_ENTRIES   (UINT32_C(1) << 16)
 #define BT_KIN_ROWS       (UINT32_C(1) << 16)
 #define BT_MODE_FLAGS_ODD (1u << 16)  /* beside RC_MODE_*: IOPL, NT, AC or ID set, no inline PUSHF */
+#define BT_MODE_TSC_OWN   (1u << 17)  /* the guest's TSC is not the host's, or not for all: no inline RDTSC */
 #define BT_BAD_BLOCK      UINT32_MAX  /* the verifier refused */
 #define BT_HSTACK_SIZE    (64u << 10) /* host return stack: 8192 mirrored calls */
 
@@ -205,6 +206,7 @@ struct bt_vcpu {
     uint64_t hstack_user;                 /* the program's, while its kernel runs */
     bool leave_pending; /* something the running code relied on is gone: leave at the next chance */
     bool flush_wanted;
+    bool tsc_own;  /* the clock is a virtual one */
     bool stepping; /* host TF is set: walking to the next guest instruction boundary */
     bool unchained;
     bool entered_user; /* privilege and space of the last entry */
@@ -239,7 +241,9 @@ static inline void bt_fpu_park(struct bt_vcpu *v)
 static inline uint32_t bt_mode(const struct bt_vcpu *v)
 {
     return rc_mode(&v->cpu) |
-           (v->cpu.eflags & (RC_IOPL | RC_NT | RC_AC | RC_ID | RC_VIF | RC_VIP) ? BT_MODE_FLAGS_ODD : 0);
+           (v->cpu.eflags & (RC_IOPL | RC_NT | RC_AC | RC_ID | RC_VIF | RC_VIP) ? BT_MODE_FLAGS_ODD : 0) |
+           (v->tsc_own || v->cpu.tsc_offset || (v->cpu.cpl && (v->cpu.cr4 & RC_CR4_TSD)) ? BT_MODE_TSC_OWN
+                                                                                         : 0);
 }
 
 /* Which flags are the host's while translated code runs, and their two ways: v->host_flags is the RFLAGS image. */

@@ -82,6 +82,9 @@ bool tx_plain(struct tx *t, enum tx_kind kind)
         return tx_load_seg(t);
     case TX_MOFFS:
         return emit_moffs(t);
+    case TX_RDTSC:
+        EB(&t->e, 0x0f, 0x31);
+        return !(t->mode & BT_MODE_TSC_OWN);
     case TX_CLI:
     case TX_STI:
     case TX_PUSHF:

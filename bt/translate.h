@@ -38,6 +38,7 @@ enum tx_kind {
     TX_MOFFS,
     TX_LEA,
     TX_STRING,
+    TX_RDTSC,
     TX_CLI,
     TX_STI,
     TX_PUSHF,

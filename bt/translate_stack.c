@@ -65,6 +65,7 @@ bool tx_esp_aware(const struct tx *t, enum tx_kind kind)
     case TX_MOFFS:
     case TX_STRING:
     case TX_CLI:
+    case TX_RDTSC:
         return true;
     default:
         return false;

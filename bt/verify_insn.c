@@ -5,7 +5,7 @@
 #include <stddef.h>
 #include "verify.h"
 
-enum { RSP = 4, RSI = 6, RDI = 7, R8 = 8, R11 = 11, R12 = 12, R13 = 13 };
+enum { RAX = 0, RDX = 2, RSP = 4, RSI = 6, RDI = 7, R8 = 8, R11 = 11, R12 = 12, R13 = 13 };
 
 /* ---- what may appear ---- */
 
@@ -360,10 +360,21 @@ static bool string_insn(struct vf *f)
     return true;
 }
 
+/* Only where the mode says that the guest's counter is the host's. */
+static bool rdtsc(struct vf *f)
+{
+    if ((f->b->mode & BT_MODE_TSC_OWN) || f->insn.length != 2)
+        return vf_refuse(f, "the host's time-stamp counter is not this guest's");
+    f->state.reg[RAX] = f->state.reg[RDX] = vf_num(UINT32_MAX);
+    return true;
+}
+
 bool vf_plain(struct vf *f)
 {
     const ZydisDecodedInstruction *z = &f->insn;
     const ZydisDecodedOperand *o = f->op;
+    if (z->mnemonic == ZYDIS_MNEMONIC_RDTSC)
+        return rdtsc(f);
     if (!may_appear(z))
         return vf_refuse(f, "no instruction translated code may contain");
     if (z->meta.category == ZYDIS_CATEGORY_STRINGOP)

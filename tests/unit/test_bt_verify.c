@@ -204,6 +204,7 @@ struct body {
 #define PLUS_RDI  0x49, 0x8d, 0x3c, 0x39                           /* rdi += r9 */
 
 static const struct body good[] = {
+    {"rdtsc", NULL, 0, B(0x0f, 0x31)},
     {"mov eax, gs:[ebx]", NULL, 0, B(0x65, 0x67, 0x8b, 0x03)},
     {"lock add gs:[esp+8], ecx", NULL, 0, B(0x65, 0x67, 0xf0, 0x41, 0x01, 0x4c, 0x24, 0x08)},
     {"mov eax, gs:[abs32]", NULL, 0, B(0x65, 0x67, 0x8b, 0x04, 0x25, LE32(0xc0000000))},
@@ -352,7 +353,9 @@ static const struct body bad[] = {
     {"cli", "may contain", 0, B(0xfa)},
     {"sti", "may contain", 0, B(0xfb)},
     {"cpuid", "may contain", 0, B(0x0f, 0xa2)},
-    {"rdtsc", "may contain", 0, B(0x0f, 0x31)},
+    {"rdtsc, the guest's counter is its own", "time-stamp counter", BT_MODE_TSC_OWN, B(0x0f, 0x31)},
+    {"rep rdtsc", "time-stamp counter", 0, B(0xf3, 0x0f, 0x31)},
+    {"rdtscp", "may contain", 0, B(0x0f, 0x01, 0xf9)},
     {"rdmsr", "may contain", 0, B(0x0f, 0x32)},
     {"wrmsr", "may contain", 0, B(0x0f, 0x30)},
     {"wrgsbase r9", "may contain", 0, B(0xf3, 0x49, 0x0f, 0xae, 0xd9)},
