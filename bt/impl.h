@@ -151,6 +151,7 @@ struct bt_vcpu {
     uint8_t fpu_live;    /* the guest's x87/vector state is in the CPU, cpu.fpu is stale */
     uint8_t irq_waiting; /* interrupt line at the last entry: STI and POPF must look */
     /* -- C only -- */
+    uint8_t vec_held[128] __attribute__((aligned(16)));
     struct bt_config cfg;
     struct host_arena arena;
     uint32_t arena_next;
@@ -236,6 +237,31 @@ static inline void bt_fpu_park(struct bt_vcpu *v)
         return;
     __asm__ volatile("fxsave64 %0" : "=m"(v->cpu.fpu));
     v->fpu_live = 0;
+}
+
+/*T:352 What a device may clobber
+ *
+ * A device model is ordinary C: its compiler and libc's memcpy may use vector registers, and no others of what FXSAVE
+ * saves, since nothing there computes in floating point. FXSAVE and FXRSTOR cost more than all else in a port access, so
+ * while a device is called only the vector registers are held in memory.
+:*/
+static inline void bt_vec_hold(struct bt_vcpu *v)
+{
+    if (v->fpu_live)
+        __asm__ volatile(
+            "movaps %%xmm0, (%1); movaps %%xmm1, 16(%1); movaps %%xmm2, 32(%1); movaps %%xmm3, 48(%1)\n\t"
+            "movaps %%xmm4, 64(%1); movaps %%xmm5, 80(%1); movaps %%xmm6, 96(%1); movaps %%xmm7, 112(%1)"
+            : "=m"(v->vec_held)
+            : "r"(v->vec_held));
+}
+static inline void bt_vec_release(struct bt_vcpu *v)
+{
+    if (v->fpu_live)
+        __asm__ volatile(
+            "movaps (%0), %%xmm0; movaps 16(%0), %%xmm1; movaps 32(%0), %%xmm2; movaps 48(%0), %%xmm3\n\t"
+            "movaps 64(%0), %%xmm4; movaps 80(%0), %%xmm5; movaps 96(%0), %%xmm6; movaps 112(%0), %%xmm7"
+            :
+            : "r"(v->vec_held), "m"(v->vec_held));
 }
 
 static inline uint32_t bt_mode(const struct bt_vcpu *v)
