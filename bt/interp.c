@@ -67,8 +67,14 @@ void bt_interp_code_write(struct bt_interp *in, uint64_t gpa, unsigned len)
 
 void bt_interp_fetch_gone(struct bt_interp *in)
 {
-    for (unsigned n = 0; n < BT_FETCH_SLOTS; n++)
+    in->fetch_gen = (in->fetch_gen + 1) & 1023;
+    for (unsigned n = 0; in->fetch_gen == 0 && n < BT_FETCH_SLOTS; n++)
         in->fetch[n].tag = 0;
+}
+
+BT_INLINE uint32_t fetch_tag(const struct bt_interp *in, uint32_t lin)
+{
+    return (lin & ~(HOST_PAGE - 1)) | in->fetch_gen << 2 | (in->cpu->cpl == 3) << 1 | 1;
 }
 
 void bt_interp_flush(struct bt_interp *in)
@@ -214,8 +220,8 @@ static void remember(struct bt_interp *in, uint32_t lin, bool big, const struct 
         !spt_fetch(cpu->spt, lin, SPT_EXEC | (user ? SPT_USER : 0), &gpa, &space, &info) ||
         !spt_is_ram(cpu->spt, gpa))
         return;
-    in->fetch[(lin >> 12) % BT_FETCH_SLOTS] = (struct bt_fetch){
-        (lin & ~(HOST_PAGE - 1)) | user << 1 | 1, page_gen(in, gpa), gpa & ~(uint64_t)(HOST_PAGE - 1)};
+    in->fetch[(lin >> 12) % BT_FETCH_SLOTS] =
+        (struct bt_fetch){fetch_tag(in, lin), page_gen(in, gpa), gpa & ~(uint64_t)(HOST_PAGE - 1)};
     struct bt_cached *c = cache_slot(in, gpa);
     *c = (struct bt_cached){gpa, *page_gen(in, gpa), big, handler, *insn};
     spt_trace_code(cpu->spt, gpa);
@@ -246,8 +252,7 @@ enum bt_step bt_interp_step(struct bt_interp *in)
     uint32_t lin = cs->base + cpu->eip;
     bool big = cs->attr & RC_ATTR_DB;
     const struct bt_fetch *f = &in->fetch[(lin >> 12) % BT_FETCH_SLOTS];
-    unsigned user = cpu->cpl == 3;
-    if (BT_LIKELY(f->tag == ((lin & ~(HOST_PAGE - 1)) | user << 1 | 1))) {
+    if (BT_LIKELY(f->tag == fetch_tag(in, lin))) {
         uint64_t gpa = f->gpa | (lin & (HOST_PAGE - 1));
         const struct bt_cached *c = cache_slot(in, gpa);
         if (BT_LIKELY(c->gpa == gpa && c->gen == *f->gen && c->big == big &&

@@ -28,7 +28,7 @@ enum { BT_CACHE_BITS = 14, BT_PAGE_GENS = 4096, BT_FETCH_SLOTS = 256 };
 
 /* The interpreter's instruction TLB: what spt_fetch said, until bt_interp_fetch_gone. */
 struct bt_fetch {
-    uint32_t tag; /* linear page | user << 1 | 1 */
+    uint32_t tag; /* linear page | generation << 2 | user << 1 | 1 */
     uint32_t *gen;
     uint64_t gpa;
 };
@@ -72,6 +72,7 @@ struct bt_interp {
     uint32_t db_hits;  /* DR6 bits of data breakpoints met */
     struct bt_decoder dec;
     struct bt_fetch fetch[BT_FETCH_SLOTS];
+    uint32_t fetch_gen; /* 0 to 1023: the slots of another one are empty */
     uint32_t page_gen[BT_PAGE_GENS];
     struct bt_cached *cache;
     struct bt_insn scratch;

@@ -70,27 +70,43 @@ static void tlb_insert(struct spt *s, uint32_t gva, const struct spt_walk *w, un
         (struct tlb_entry){s->tag[kind] | page, (uint8_t *)((uintptr_t)host - page)};
 }
 
+/* Pages that may be written, but not through a pointer: traced ones, and devices. kind: one for writing. */
+static inline const struct tlb_gpa *trace_hit(const struct spt *s, uint32_t gva, unsigned len, unsigned kind)
+{
+    const struct tlb_gpa *t = &s->trace_tlb[kind >> 1][gva >> PAGE_SHIFT & 63];
+    return t->tag == (s->tag[kind] | (gva & ~(PAGE_SIZE - 1))) && len <= PAGE_SIZE - (gva & (PAGE_SIZE - 1))
+               ? t
+               : NULL;
+}
+
+static void trace_insert(struct spt *s, uint32_t gva, const struct spt_walk *w, unsigned kind)
+{
+    s->trace_tlb[kind >> 1][gva >> PAGE_SHIFT & 63] =
+        (struct tlb_gpa){s->tag[kind] | (gva & ~(PAGE_SIZE - 1)), w->gpa & ~(uint64_t)(PAGE_SIZE - 1), 0};
+}
+
 /* After an access through walk w, whose A (and for writes D) bits are set. */
 static void tlb_fill(struct spt *s, uint32_t gva, const struct spt_walk *w, uint32_t access)
 {
-    if (!frame_is_ram(s, w->gpa >> PAGE_SHIFT))
-        return;
     unsigned user = access & SPT_USER ? TLB_USER : 0;
+    bool ram = frame_is_ram(s, w->gpa >> PAGE_SHIFT);
     if (s->paging_on && w->shift != PAGE_SHIFT)
         s->tlb_large = true;
-    tlb_insert(s, gva, w, user);
+    if (ram)
+        tlb_insert(s, gva, w, user);
     if (!(access & SPT_WRITE))
         return;
-    if (!s->phys[w->gpa >> PAGE_SHIFT].trace)
+    if (ram && !s->phys[w->gpa >> PAGE_SHIFT].trace)
         tlb_insert(s, gva, w, user | TLB_WRITE);
     else
-        s->trace_tlb[!!user][gva >> PAGE_SHIFT & 63] = (struct tlb_gpa){
-            s->tag[user | TLB_WRITE] | (gva & ~(PAGE_SIZE - 1)), w->gpa & ~(uint64_t)(PAGE_SIZE - 1), 0};
+        trace_insert(s, gva, w, user | TLB_WRITE);
 }
 
 static __attribute__((noinline)) void *ptr_miss(struct spt *s, uint32_t gva, unsigned len, uint32_t access)
 {
     struct spt_walk w;
+    if ((access & (SPT_WRITE | SPT_EXEC)) == SPT_WRITE && trace_hit(s, gva, 1, access >> 1))
+        return NULL;
     if (len > PAGE_SIZE || (gva & (PAGE_SIZE - 1)) + len > PAGE_SIZE ||
         !spt_walk(s->ram, &s->paging, gva, access, &w) || !frame_is_ram(s, w.gpa >> PAGE_SHIFT))
         return NULL;
@@ -250,9 +266,9 @@ bool spt_write(struct spt *s, uint32_t gva, const void *buf, unsigned len, uint3
         copy_bytes(p, buf, len);
         return true;
     }
-    const struct tlb_gpa *t = &s->trace_tlb[kind >> 1][gva >> PAGE_SHIFT & 63];
-    if (t->tag == (s->tag[kind] | (gva & ~(PAGE_SIZE - 1))) && len <= PAGE_SIZE - (gva & (PAGE_SIZE - 1))) {
-        trace_store(s, t->gpa | (gva & (PAGE_SIZE - 1)), buf, len);
+    const struct tlb_gpa *t = trace_hit(s, gva, len, kind);
+    if (t) {
+        gpa_write(s, t->gpa | (gva & (PAGE_SIZE - 1)), buf, len);
         return true;
     }
     return write_slow(s, gva, buf, len, access, info);
