@@ -16,7 +16,7 @@
 /* 32-bit code, assembled with the test: name and name_end. Position-independent: it runs at RIG_CODE. */
 #define PROGRAM_BITS(bits, name, text)                                                                       \
     extern const uint8_t name[], name##_end[];                                                               \
-    __asm__(".pushsection .rodata\n.code" bits "\n" #name ":\n" text "\n" #name                              \
+    __asm__(".pushsection .rodata\n.balign 64\n.code" bits "\n" #name ":\n" text "\n" #name                  \
             "_end:\n.code64\n.popsection\n")
 #define PROGRAM(name, text)   PROGRAM_BITS("32", name, text)
 #define PROGRAM64(name, text) PROGRAM_BITS("64", name, text)

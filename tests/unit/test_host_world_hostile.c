@@ -1,0 +1,666 @@
+/* Unit test of the module host: worlds whose guest code tries to get out. Links only host. */
+#define _GNU_SOURCE
+#include "test_host_world_rig.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+/* Where a world keeps what is not the guest's: a guest can find out too. */
+#define STUB   UINT64_C(0x700000000000)
+#define ORDERS UINT64_C(0x700000100000)
+#define STATE  UINT64_C(0x700000200000)
+extern const uint8_t host_world_stub_begin[], host_world_stub_end[], host_world_stub_sigreturn[],
+    host_world_stub_handler_notify[], host_world_stub_serve_call[];
+
+static int setup(void **state)
+{
+    static struct rig rig;
+    rig_init(&rig);
+    *state = &rig;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    rig_finish(*state);
+    return 0;
+}
+
+static uint64_t now_ms(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+}
+
+/* A far jump to the host's 64-bit code segment, and what then follows. */
+#define LONG_MODE "ljmp $0x33, $0x400007\n.code64\n"
+
+PROGRAM(honest, "mov $1, %eax\n int $0x80");
+
+static void expect_honest_work(struct rig *r)
+{
+    rig_state(r);
+    RUN(r, honest);
+    rig_expect(r, HOST_WORLD_SYSCALL, RIG_CODE + 7);
+}
+
+/* ---- What a world's process consists of. ---- */
+
+static int parent_of(const char *pid)
+{
+    char path[300], line[512];
+    int parent = -1;
+    snprintf(path, sizeof(path), "/proc/%s/stat", pid);
+    FILE *f = fopen(path, "re");
+    if (f && fgets(line, sizeof(line), f))
+        sscanf(strrchr(line, ')') + 1, " %*c %d", &parent);
+    if (f)
+        fclose(f);
+    return parent;
+}
+
+/* The world: the one process whose parent this is. */
+static int child_of(pid_t parent)
+{
+    int found = -1;
+    DIR *dir = opendir("/proc");
+    assert_non_null(dir);
+    for (struct dirent *entry; found < 0 && (entry = readdir(dir));)
+        if (atoi(entry->d_name) > 0 && parent_of(entry->d_name) == parent)
+            found = atoi(entry->d_name);
+    closedir(dir);
+    assert_true(found > 0);
+    return found;
+}
+
+struct range {
+    uint64_t from, to;
+    char perms[5];
+};
+
+/* The mappings of the world, but the vsyscall page, which is the kernel's and no mapping. */
+static unsigned mappings(struct range *out, unsigned max)
+{
+    char path[64], line[256];
+    unsigned n = 0;
+    snprintf(path, sizeof(path), "/proc/%d/maps", child_of(getpid()));
+    FILE *f = fopen(path, "re");
+    assert_non_null(f);
+    while (fgets(line, sizeof(line), f)) {
+        if (strstr(line, "[vsyscall]"))
+            continue;
+        assert_in_range(n, 0, max - 1);
+        assert_int_equal(sscanf(line, "%lx-%lx %4s", &out[n].from, &out[n].to, out[n].perms), 3);
+        n++;
+    }
+    fclose(f);
+    return n;
+}
+
+static void expect_only_guest_and_stub(void)
+{
+    static const struct range expected[] = {
+        {RIG_CODE, RIG_CODE + 0x4000, "r-xs"}, {RIG_DATA, RIG_DATA + 0x4000, "rw-s"},
+        {RIG_ROM, RIG_ROM + 0x1000, "r--s"},   {STUB, STUB + 0x1000, "r-xp"},
+        {ORDERS, ORDERS + 0x10000, "r--s"},    {STATE, STATE + 0x9000, "rw-s"},
+    };
+    struct range got[16];
+    unsigned n = mappings(got, 16);
+    assert_int_equal(n, sizeof(expected) / sizeof(expected[0]));
+    for (unsigned i = 0; i < n; i++) {
+        assert_int_equal(got[i].from, expected[i].from);
+        assert_int_equal(got[i].to, expected[i].to);
+        assert_string_equal(got[i].perms, expected[i].perms);
+    }
+}
+
+static void nothing_is_mapped_but_guest_and_stub(void **state)
+{
+    RUN((struct rig *)*state, honest);
+    expect_only_guest_and_stub();
+}
+
+static unsigned open_files(int pid, int tid, char *names, size_t room)
+{
+    unsigned n = 0;
+    names[0] = '\0';
+    for (int fd = 0; fd < 1024; fd++) {
+        char path[64], target[128];
+        snprintf(path, sizeof(path), "/proc/%d/task/%d/fd/%d", pid, tid, fd);
+        ssize_t len = readlink(path, target, sizeof(target) - 1);
+        if (len < 0)
+            continue;
+        target[len] = '\0';
+        strncat(names, target, room - strlen(names) - 1);
+        n++;
+    }
+    return n;
+}
+
+static void the_runner_has_no_file_and_the_mapper_one(void **state)
+{
+    char names[1024], path[64];
+    (void)state;
+    int pid = child_of(getpid()), runner = 0;
+    for (int tid = pid + 1; tid < pid + 1000 && !runner; tid++) {
+        snprintf(path, sizeof(path), "/proc/%d/task/%d", pid, tid);
+        runner = access(path, F_OK) == 0 ? tid : 0;
+    }
+    assert_int_not_equal(runner, 0);
+    assert_int_equal(open_files(pid, runner, names, sizeof(names)), 0);
+    assert_int_equal(open_files(pid, pid, names, sizeof(names)), 1);
+    assert_non_null(strstr(names, "memfd:ringlet"));
+}
+
+static void the_world_is_shut(void **state)
+{
+    char path[64], text[4096];
+    (void)state;
+    snprintf(path, sizeof(path), "/proc/%d/status", child_of(getpid()));
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t n = read(fd, text, sizeof(text) - 1);
+    assert_true(n > 0);
+    text[n] = '\0';
+    close(fd);
+    assert_non_null(strstr(text, "NoNewPrivs:\t1"));
+    assert_non_null(strstr(text, "Seccomp:\t2"));
+    assert_non_null(strstr(text, "Threads:\t2"));
+}
+
+/* ---- System calls ---- */
+
+PROGRAM(call_64, LONG_MODE "syscall\n ud2");
+PROGRAM(call_80_from_64, LONG_MODE "int $0x80\n ud2");
+
+#define BAIT "/tmp/ringlet-escaped"
+
+/* uretprobe and uprobe (Linux 6.11, 6.18) are exempt from seccomp. They serve the kernel's own trampolines; to whoever calls
+ * them from elsewhere they send SIGILL or return an error, and a world has no trampoline. */
+static bool passes_every_filter(size_t gate, uint32_t nr)
+{
+    return gate == 0 && (nr == 335 || nr == 336);
+}
+
+/* Every number there is, from 64-bit code, by both gates: each is a stop, and none had an effect. */
+static void no_system_call_gets_through(void **state)
+{
+    struct rig *r = *state;
+    static const struct {
+        const uint8_t *from, *to;
+        uint32_t also;
+    } gates[] = {{call_64, call_64_end, 0},
+                 {call_64, call_64_end, 0x40000000}, /* the x32 numbers */
+                 {call_80_from_64, call_80_from_64_end, 0}};
+
+    unlink(BAIT);
+    for (size_t g = 0; g < sizeof(gates) / sizeof(gates[0]); g++) {
+        for (uint32_t nr = 0; nr < 600; nr++) {
+            rig_state(r);
+            rig_code(r, gates[g].from, gates[g].to);
+            strcpy((char *)r->ram.base + RIG_DATA_RAM, BAIT);
+            r->st.gpr[EAX] = nr | gates[g].also;
+            r->st.gpr[EDI] = r->st.gpr[EBX] = RIG_DATA; /* open, creat, execve, ...: a path */
+            r->st.gpr[ESI] = r->st.gpr[ECX] = 0x42;     /* O_CREAT | O_RDWR; a length */
+            r->st.gpr[EDX] = 7;
+            rig_run(r);
+            rig_expect(r, HOST_WORLD_WILD, RIG_CODE + 9);
+            if (!passes_every_filter(g, nr))
+                assert_int_equal(r->st.gpr[EAX], nr | gates[g].also);
+        }
+    }
+    assert_int_equal(access(BAIT, F_OK), -1);
+    expect_only_guest_and_stub();
+    expect_honest_work(r);
+}
+
+PROGRAM(call_80, "int $0x80\n jmp .");
+
+static void no_32_bit_system_call_gets_through(void **state)
+{
+    struct rig *r = *state;
+    for (uint32_t nr = 0; nr < 600; nr++) {
+        rig_state(r);
+        r->st.gpr[EAX] = nr;
+        r->st.gpr[EBX] = RIG_DATA;
+        RUN(r, call_80);
+        rig_expect(r, HOST_WORLD_SYSCALL, RIG_CODE + 2);
+        assert_int_equal(r->st.gpr[EAX], nr);
+    }
+    expect_only_guest_and_stub();
+}
+
+PROGRAM(sysenter, "mov $20, %eax\n mov %esp, %ebp\n sysenter\n jmp .");
+PROGRAM(syscall32, "mov $20, %eax\n syscall\n jmp .");
+
+/* One of them is #UD, depending on the CPU's maker; the other one is stopped, its state lost. */
+static void fast_system_calls_do_not_get_through(void **state)
+{
+    struct rig *r = *state;
+    RUN(r, sysenter);
+    if (r->ex.why == HOST_WORLD_TRAP)
+        rig_expect_trap(r, 6, 0, RIG_CODE + 7);
+    else
+        assert_int_equal(r->ex.why, HOST_WORLD_WILD);
+    rig_state(r);
+    RUN(r, syscall32);
+    if (r->ex.why == HOST_WORLD_TRAP)
+        rig_expect_trap(r, 6, 0, RIG_CODE + 5);
+    else
+        assert_int_equal(r->ex.why, HOST_WORLD_WILD);
+    expect_honest_work(r);
+}
+
+PROGRAM(vsyscall,
+        LONG_MODE "mov $0x501000, %edi\n xor %esi, %esi\n mov $-10485760, %rax\n call *%rax\n jmp .");
+
+static void the_vsyscall_page_tells_no_time(void **state)
+{
+    struct rig *r = *state;
+    memset(r->ram.base + RIG_DATA_RAM + 0x1000, 0, 16);
+    RUN(r, vsyscall);
+    assert_int_equal(r->ex.why, HOST_WORLD_WILD);
+    assert_int_equal(rig_peek(r, RIG_DATA_RAM + 0x1000), 0);
+    expect_honest_work(r);
+}
+
+/* ---- The stub ---- */
+
+struct watchdog {
+    struct rig *r;
+    int stop;
+};
+
+static void *watch(void *arg)
+{
+    struct watchdog *dog = arg;
+    while (!__atomic_load_n(&dog->stop, __ATOMIC_SEQ_CST)) {
+        usleep(2000);
+        host_world_kick(dog->r->w);
+    }
+    return NULL;
+}
+
+PROGRAM(jump_into, LONG_MODE "mov 0x500000, %r11\n mov $0x500100, %r10d\n mov $0x22, %r8d\n xor %r9d, %r9d\n"
+                             "mov $1, %r12d\n mov $0x500200, %ebx\n jmp *%r11");
+
+static void renew_when_dead(struct rig *r)
+{
+    if (r->ex.why != HOST_WORLD_DEAD)
+        return;
+    host_world_destroy(r->w);
+    assert_int_equal(host_world_create(&r->w, &r->ram, &r->counts, NULL), 0);
+    rig_segment(r, RIG_CS, 0, 0xffffffff, 0xb);
+    rig_segment(r, RIG_DS, 0, 0xffffffff, 0x3);
+    rig_maps(r);
+}
+
+/* To every byte of the stub, with the registers of a call that would map memory, make memory writable, ... */
+static void jumping_into_the_stub(void **state)
+{
+    struct rig *r = *state;
+    static const uint32_t calls[][4] = {
+        /* eax, edi, esi, edx; r10, r8 and r9 say MAP_FIXED | MAP_ANONYMOUS */
+        {SYS_mmap, 0x900000, 0x1000, 7},
+        {SYS_mprotect, RIG_ROM, 0x1000, 7},
+        {SYS_munmap, RIG_ROM, 0x1000, 0},
+        {SYS_pause, 0, 0, 0},
+        {SYS_rt_sigreturn, 0, 0, 0},
+        {SYS_exit_group, 3, 0, 0},
+        {0xffff, 0xffffffff, 0xffffffff, 0xffffffff},
+    };
+    struct watchdog dog = {.r = r};
+    pthread_t t;
+    unsigned ends[5] = {0}, bytes = (unsigned)(host_world_stub_end - host_world_stub_begin);
+
+    assert_true(bytes > 100 && bytes < HOST_PAGE);
+    for (unsigned at = 0; at < bytes; at++) {
+        __atomic_store_n(&dog.stop, 0, __ATOMIC_SEQ_CST);
+        assert_int_equal(pthread_create(&t, NULL, watch, &dog), 0);
+        for (size_t c = 0; c < sizeof(calls) / sizeof(calls[0]); c++) {
+            uint64_t target = STUB + at;
+            rig_state(r);
+            rig_code(r, jump_into, jump_into_end);
+            memcpy(r->ram.base + RIG_DATA_RAM, &target, 8);
+            /* for the loop that makes calls: a list of its own */
+            memcpy(r->ram.base + RIG_DATA_RAM + 0x200, calls[c], 16);
+            r->st.gpr[EAX] = calls[c][0];
+            r->st.gpr[EDI] = calls[c][1];
+            r->st.gpr[ESI] = calls[c][2];
+            r->st.gpr[EDX] = calls[c][3];
+            do
+                rig_run(r); /* a kick while it is still in its own code */
+            while (r->ex.why == HOST_WORLD_KICK && r->st.eip == RIG_CODE);
+            if (r->ex.why == HOST_WORLD_TRAP || r->ex.why == HOST_WORLD_SYSCALL)
+                rig_print(r);
+            assert_true(r->ex.why == HOST_WORLD_WILD || r->ex.why == HOST_WORLD_DEAD ||
+                        r->ex.why == HOST_WORLD_KICK);
+            ends[r->ex.why]++;
+        }
+        __atomic_store_n(&dog.stop, 1, __ATOMIC_SEQ_CST);
+        pthread_join(t, NULL);
+        renew_when_dead(r);
+    }
+    assert_true(ends[HOST_WORLD_WILD] > bytes);
+    rig_state(r);
+    do
+        RUN(r, honest);
+    while (r->ex.why == HOST_WORLD_KICK);
+    expect_only_guest_and_stub();
+}
+
+/* rdi, rcx and al come from the registers */
+PROGRAM(fill, LONG_MODE "mov 0x500000, %rdi\n cld\n rep stosb\n ud2");
+
+static void junk_in_the_state(void **state)
+{
+    struct rig *r = *state;
+    static const uint8_t junk[] = {0xff, 0, 0x55, 0x80};
+    for (size_t i = 0; i < sizeof(junk); i++) {
+        uint64_t target = STATE;
+        rig_state(r);
+        memcpy(r->ram.base + RIG_DATA_RAM, &target, 8);
+        r->st.gpr[EAX] = junk[i];
+        r->st.gpr[ECX] = 0x9000;
+        RUN(r, fill);
+        assert_int_equal(r->ex.why, HOST_WORLD_WILD);
+        expect_honest_work(r);
+    }
+}
+
+static void the_orders_and_the_stub_cannot_be_written(void **state)
+{
+    struct rig *r = *state;
+    static const uint64_t targets[] = {ORDERS, ORDERS + 0x2000, STUB};
+    for (size_t i = 0; i < sizeof(targets) / sizeof(targets[0]); i++) {
+        rig_state(r);
+        memcpy(r->ram.base + RIG_DATA_RAM, &targets[i], 8);
+        r->st.gpr[ECX] = 1;
+        RUN(r, fill);
+        assert_int_equal(r->ex.why, HOST_WORLD_WILD);
+        assert_int_equal(r->ex.vector, 14);
+        assert_int_equal(r->ex.error & 2, 2);
+        expect_honest_work(r);
+    }
+}
+
+/* ---- Forged signal frames (Linux: struct rt_sigframe of x86-64, see host/world_frame.c) ---- */
+
+PROGRAM(forged_return, LONG_MODE "mov 0x500000, %r11\n mov $0x500108, %esp\n mov $15, %eax\n jmp *%r11\n"
+                                 ".balign 64\n jmp .");
+PROGRAM(forged_fault, LONG_MODE "mov 0x500000, %r11\n mov $0x500108, %esp\n mov $15, %eax\n jmp *%r11\n"
+                                ".balign 64\n ud2");
+
+static void put64(struct rig *r, unsigned at, uint64_t v)
+{
+    memcpy(r->ram.base + RIG_DATA_RAM + 0x100 + at, &v, 8);
+}
+
+/* The frame at RIG_DATA + 100h: continue at the 64th byte of the code, in 64-bit mode. */
+static void forge(struct rig *r, uint64_t stack, uint64_t stack_flags, uint64_t mask)
+{
+    uint64_t call = STUB + (uint64_t)(host_world_stub_sigreturn - host_world_stub_begin) - 2;
+    memset(r->ram.base + RIG_DATA_RAM, 0, 0x1000);
+    memcpy(r->ram.base + RIG_DATA_RAM, &call, 8);
+    put64(r, 8, 6); /* uc_flags: SS is there */
+    put64(r, 24, stack);
+    put64(r, 32, stack_flags);
+    put64(r, 40, 0x8000);
+    put64(r, 168, RIG_STACK);
+    put64(r, 176, RIG_CODE + 64);
+    put64(r, 184, 0x202);
+    put64(r, 192, (uint64_t)0x2b << 48 | 0x33);
+    put64(r, 304, mask);
+}
+
+/* With all signals blocked a world cannot be kicked; it is killed. The stop is clear, and comes soon. */
+static void blocked_signals_and_an_endless_loop(void **state)
+{
+    struct rig *r = *state;
+    struct watchdog dog = {.r = r};
+    pthread_t t;
+
+    forge(r, STATE + 0x1000, 0, ~UINT64_C(0));
+    assert_int_equal(pthread_create(&t, NULL, watch, &dog), 0);
+    uint64_t start = now_ms();
+    do
+        RUN(r, forged_return);
+    while (r->ex.why == HOST_WORLD_KICK);
+    uint64_t end = now_ms();
+    __atomic_store_n(&dog.stop, 1, __ATOMIC_SEQ_CST);
+    pthread_join(t, NULL);
+    assert_int_equal(r->ex.why, HOST_WORLD_DEAD);
+    assert_non_null(strstr(r->ex.text, "did not stop"));
+    assert_in_range(end - start, 900, 10000);
+    rig_run(r);
+    assert_int_equal(r->ex.why, HOST_WORLD_DEAD); /* and stays so */
+}
+
+static void blocked_signals_and_a_fault(void **state)
+{
+    struct rig *r = *state;
+    forge(r, STATE + 0x1000, 0, ~UINT64_C(0));
+    RUN(r, forged_fault);
+    assert_int_equal(r->ex.why, HOST_WORLD_DEAD);
+    assert_non_null(strstr(r->ex.text, "signal 4"));
+}
+
+/* The kernel writes the frame where the guest wants it: into the guest's own memory, and we notice. */
+static void the_alternate_stack_moved_or_switched_off(void **state)
+{
+    struct rig *r = *state;
+    forge(r, RIG_DATA, 0, 0);
+    memcpy(r->ram.base + RIG_ROM_RAM, "unchanged", 10);
+    rig_code(r, forged_fault, forged_fault_end);
+    rig_run(r);
+    assert_int_equal(r->ex.why, HOST_WORLD_WILD);
+    forge(r, 0, 2, 0); /* SS_DISABLE */
+    rig_state(r);
+    RUN(r, forged_fault);
+    assert_true(r->ex.why == HOST_WORLD_WILD || r->ex.why == HOST_WORLD_DEAD);
+    forge(r, STATE + 0x8f00, 0, 0); /* too small for a frame */
+    rig_state(r);
+    RUN(r, forged_fault);
+    assert_true(r->ex.why == HOST_WORLD_WILD || r->ex.why == HOST_WORLD_DEAD);
+    assert_string_equal((char *)r->ram.base + RIG_ROM_RAM, "unchanged");
+}
+
+/* ---- Segments, stacks ---- */
+
+PROGRAM(host_selectors,
+        "mov $0x2b, %eax\n mov %eax, %ds\n mov %eax, %es\n mov %eax, %ss\n mov $0x33, %eax\n mov %eax, "
+        "%fs\n mov $0x23, %eax\n mov %eax, %gs\n int $0x80");
+
+static void host_selectors_are_noticed_and_gone(void **state)
+{
+    struct rig *r = *state;
+    RUN(r, host_selectors);
+    assert_int_equal(r->ex.why, HOST_WORLD_WILD);
+    assert_int_equal(r->st.sel[DS], 0x2b);
+    assert_int_equal(r->st.sel[SS], 0x2b);
+    expect_honest_work(r);
+    for (unsigned i = 0; i < 6; i++)
+        assert_int_equal(r->st.sel[i], HOST_WORLD_SELECTOR(i == CS ? RIG_CS : RIG_DS));
+}
+
+PROGRAM(host_code_segment, "ljmp $0x23, $0x400007\n mov $7, %eax\n ud2");
+
+static void the_host_s_32_bit_segment(void **state)
+{
+    struct rig *r = *state;
+    RUN(r, host_code_segment);
+    rig_expect(r, HOST_WORLD_WILD, RIG_CODE + 12);
+    assert_int_equal(r->st.sel[CS], 0x23);
+    expect_honest_work(r);
+}
+
+PROGRAM(recursion, "1: call 1b");
+PROGRAM(no_stack, LONG_MODE "mov $0x8000000000000000, %rsp\n push %rax\n jmp .");
+PROGRAM(stack_in_state, LONG_MODE "mov 0x500000, %rsp\n ud2");
+
+static void stacks_that_lead_nowhere(void **state)
+{
+    struct rig *r = *state;
+    RUN(r, recursion);
+    rig_expect(r, HOST_WORLD_TRAP, RIG_CODE);
+    assert_int_equal(r->ex.vector, 14);
+    assert_int_equal(r->ex.addr, RIG_DATA - 4);
+    RUN(r, no_stack);
+    assert_int_equal(r->ex.why, HOST_WORLD_WILD);
+    expect_honest_work(r);
+    for (uint64_t at = STATE; at <= STATE + 0x9000; at += 0x400) {
+        rig_state(r);
+        memcpy(r->ram.base + RIG_DATA_RAM, &at, 8);
+        RUN(r, stack_in_state);
+        assert_true(r->ex.why == HOST_WORLD_WILD || r->ex.why == HOST_WORLD_DEAD);
+        renew_when_dead(r);
+        expect_honest_work(r);
+    }
+}
+
+/* ---- Death ---- */
+
+static void *kill_later(void *arg)
+{
+    usleep(20000);
+    kill(*(int *)arg, SIGKILL);
+    return NULL;
+}
+
+PROGRAM(endless, "1: incl 0x500000\n jmp 1b");
+
+static void killed_from_outside(void **state)
+{
+    struct rig *r = *state;
+    pthread_t t;
+    int pid = child_of(getpid());
+    struct host_world_state before;
+
+    assert_int_equal(pthread_create(&t, NULL, kill_later, &pid), 0);
+    rig_code(r, endless, endless_end);
+    before = r->st;
+    rig_run(r);
+    pthread_join(t, NULL);
+    assert_int_equal(r->ex.why, HOST_WORLD_DEAD);
+    assert_non_null(strstr(r->ex.text, "signal 9"));
+    assert_memory_equal(&r->st, &before, sizeof(before));
+    host_world_map(r->w, RIG_HOLE, 0, HOST_PAGE, PROT_READ);
+    rig_run(r);
+    assert_int_equal(r->ex.why, HOST_WORLD_DEAD);
+    host_world_kick(r->w); /* goes nowhere */
+}
+
+static void killed_while_it_waits(void **state)
+{
+    struct rig *r = *state;
+    RUN(r, honest);
+    kill(child_of(getpid()), SIGKILL);
+    RUN(r, honest);
+    assert_int_equal(r->ex.why, HOST_WORLD_DEAD);
+}
+
+static void killed_before_it_maps(void **state)
+{
+    struct rig *r = *state;
+    RUN(r, honest);
+    host_world_map(r->w, RIG_HOLE, 0, HOST_PAGE, PROT_READ);
+    kill(child_of(getpid()), SIGKILL);
+    RUN(r, honest);
+    assert_int_equal(r->ex.why, HOST_WORLD_DEAD);
+}
+
+/* A monitor with a world in an endless loop is killed: the world's process ends. */
+static void worlds_die_with_the_monitor(void **state)
+{
+    int fds[2], pid = 0, status;
+    struct rig *r = *state;
+    host_world_destroy(r->w); /* so that the new one is the only child's only child */
+    r->w = NULL;
+    assert_int_equal(prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), 0);
+    assert_int_equal(pipe(fds), 0);
+    pid_t monitor = fork();
+    if (monitor == 0) {
+        if (host_world_create(&r->w, &r->ram, NULL, NULL) != 0)
+            _exit(1);
+        rig_segment(r, RIG_CS, 0, 0xffffffff, 0xb);
+        rig_segment(r, RIG_DS, 0, 0xffffffff, 0x3);
+        rig_maps(r);
+        pid = child_of(getpid());
+        if (write(fds[1], &pid, sizeof(pid)) != sizeof(pid))
+            _exit(1);
+        RUN(r, endless);
+        _exit(2);
+    }
+    assert_int_equal(read(fds[0], &pid, sizeof(pid)), sizeof(pid));
+    usleep(50000);
+    assert_int_equal(waitpid(monitor, &status, WNOHANG), 0); /* it runs */
+    kill(monitor, SIGKILL);
+    assert_int_equal(waitpid(monitor, &status, 0), monitor);
+    assert_int_equal(waitpid(pid, &status, __WALL), pid); /* orphaned to us; hangs if it lives on */
+    assert_true(WIFSIGNALED(status));
+    assert_int_equal(WTERMSIG(status), SIGKILL);
+    close(fds[0]);
+    close(fds[1]);
+}
+
+static unsigned open_here(void)
+{
+    unsigned n = 0;
+    for (int fd = 0; fd < 1024; fd++)
+        n += fcntl(fd, F_GETFD) >= 0;
+    return n;
+}
+
+static void nothing_is_left_of_a_world(void **state)
+{
+    struct rig *r = *state;
+    host_world_destroy(r->w);
+    r->w = NULL;
+    unsigned before = open_here();
+    for (int i = 0; i < 20; i++) {
+        struct host_world *w;
+        assert_int_equal(host_world_create(&w, &r->ram, NULL, NULL), 0);
+        host_world_destroy(w);
+    }
+    assert_int_equal(open_here(), before);
+    assert_int_equal(waitpid(-1, NULL, __WALL | WNOHANG), -1);
+    assert_int_equal(errno, ECHILD);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(nothing_is_mapped_but_guest_and_stub, setup, teardown),
+        cmocka_unit_test_setup_teardown(the_runner_has_no_file_and_the_mapper_one, setup, teardown),
+        cmocka_unit_test_setup_teardown(the_world_is_shut, setup, teardown),
+        cmocka_unit_test_setup_teardown(no_system_call_gets_through, setup, teardown),
+        cmocka_unit_test_setup_teardown(no_32_bit_system_call_gets_through, setup, teardown),
+        cmocka_unit_test_setup_teardown(fast_system_calls_do_not_get_through, setup, teardown),
+        cmocka_unit_test_setup_teardown(the_vsyscall_page_tells_no_time, setup, teardown),
+        cmocka_unit_test_setup_teardown(jumping_into_the_stub, setup, teardown),
+        cmocka_unit_test_setup_teardown(junk_in_the_state, setup, teardown),
+        cmocka_unit_test_setup_teardown(the_orders_and_the_stub_cannot_be_written, setup, teardown),
+        cmocka_unit_test_setup_teardown(blocked_signals_and_an_endless_loop, setup, teardown),
+        cmocka_unit_test_setup_teardown(blocked_signals_and_a_fault, setup, teardown),
+        cmocka_unit_test_setup_teardown(the_alternate_stack_moved_or_switched_off, setup, teardown),
+        cmocka_unit_test_setup_teardown(host_selectors_are_noticed_and_gone, setup, teardown),
+        cmocka_unit_test_setup_teardown(the_host_s_32_bit_segment, setup, teardown),
+        cmocka_unit_test_setup_teardown(stacks_that_lead_nowhere, setup, teardown),
+        cmocka_unit_test_setup_teardown(killed_from_outside, setup, teardown),
+        cmocka_unit_test_setup_teardown(killed_while_it_waits, setup, teardown),
+        cmocka_unit_test_setup_teardown(killed_before_it_maps, setup, teardown),
+        cmocka_unit_test_setup_teardown(worlds_die_with_the_monitor, setup, teardown),
+        cmocka_unit_test_setup_teardown(nothing_is_left_of_a_world, setup, teardown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
