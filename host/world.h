@@ -61,6 +61,28 @@ struct host_world {
 int host_world_start(struct host_world *w, struct host_err *err);
 void host_world_stop(struct host_world *w);
 
+/* world_stub.S: code that is copied to WORLD_STUB, and addresses in it that filters know. */
+extern const uint8_t host_world_stub_begin[], host_world_stub_end[], host_world_stub_serve_notify[],
+    host_world_stub_serve_call[], host_world_stub_exit[], host_world_stub_handler[],
+    host_world_stub_handler_notify[], host_world_stub_sigreturn[];
+/* Where a label of the stub is in a world. */
+uint64_t host_world_stub_at(const uint8_t *label);
+
+/* world_birth.c: the process, which then waits in the stub. Fills pid, listener and the mapper's tid, even on failure
+ * as far as it came. */
+int host_world_birth(struct host_world *w, int area_fd, struct host_err *err);
+
+/* For functions that run in the child between vfork and exec. They never return to their stack frames, for exec ends
+ * them; AddressSanitizer would take what it has noted about those frames for true of the next child's. */
+#define WORLD_IN_CHILD __attribute__((noinline, no_sanitize("address", "undefined")))
+
+/* world_filter.c: each writes a program of at most WORLD_FILTER_MAX instructions and returns their number. */
+#define WORLD_FILTER_MAX 32
+struct sock_filter;
+unsigned host_world_filter_notify(struct sock_filter *to);
+unsigned host_world_filter_runner(struct sock_filter *to);
+unsigned host_world_filter_mapper(struct sock_filter *to);
+
 /* world_talk.c. */
 /* Answer task, which must be waiting; it gets value as its system call's result. False: it no longer waits. */
 bool host_world_answer(struct host_world *w, struct world_task *task, uint64_t value);

@@ -607,8 +607,8 @@ static void worlds_die_with_the_monitor(void **state)
     kill(monitor, SIGKILL);
     assert_int_equal(waitpid(monitor, &status, 0), monitor);
     assert_int_equal(waitpid(pid, &status, __WALL), pid); /* orphaned to us; hangs if it lives on */
-    assert_true(WIFSIGNALED(status));
-    assert_int_equal(WTERMSIG(status), SIGKILL);
+    /* Either the kernel's death signal came first, or the mapper noticed that nobody listens any more. */
+    assert_true(WIFSIGNALED(status) ? WTERMSIG(status) == SIGKILL : WEXITSTATUS(status) == 1);
     close(fds[0]);
     close(fds[1]);
 }
