@@ -94,7 +94,7 @@ static int create_spt(struct bt_vcpu *v, struct host_err *err)
                 .user_map = bt_direct_map,
                 .user_unmap = bt_direct_unmap,
                 .user_reset = bt_direct_dropped},
-        .max_user_spaces = v->cfg.max_user_spaces ? v->cfg.max_user_spaces : 128,
+        .max_user_spaces = v->cfg.max_user_spaces ? v->cfg.max_user_spaces : BT_USER_SPACES,
         .max_maps = max_maps,
         .no_windows = v->cfg.engine == BT_INTERPRET,
     };

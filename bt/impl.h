@@ -10,7 +10,8 @@
 #include "interp.h"
 
 #define BT_ARENA_DEFAULT  (UINT64_C(64) << 20)
-#define BT_BLOCK_MAX      48u /* guest instructions in a block */
+#define BT_USER_SPACES    512u /* address spaces with a window of their own, by default */
+#define BT_BLOCK_MAX      48u  /* guest instructions in a block */
 #define BT_BLOCK_RELOCS   255u
 #define BT_BLOCK_ROOM     (16u << 10) /* emitted bytes a block may need at most */
 #define BT_JTAB_ENTRIES   (UINT32_C(1) << 16)
