@@ -20,7 +20,7 @@
 
 #define AREA_BYTES (WORLD_ORDERS_BYTES + WORLD_STATE_BYTES)
 
-/* ---- Upbringing: system calls that the stub makes for us, one at a time, so that a refusal has a name. ---- */
+/* ---- Upbringing: system calls that the stub makes for us; each has a name for the case that it is refused. ---- */
 
 #define ARGS(offset) ((uint64_t)WORLD_ORDERS + ORDERS_ARGS + (offset))
 enum {
@@ -38,26 +38,23 @@ struct lesson {
     struct world_call call;
 };
 
-static int teach(struct host_world *w, struct world_task *task, const struct lesson *lesson,
+enum { LESSONS_MAX = 16 };
+
+/* All of list, in one go. */
+static int teach(struct host_world *w, struct world_task *task, const struct lesson *list, size_t n,
                  struct host_err *err)
 {
+    struct world_call calls[LESSONS_MAX];
     unsigned at;
     int error;
 
-    if (host_world_order(w, task, &lesson->call, 1, &at, &error) == 0)
+    for (size_t i = 0; i < n; i++)
+        calls[i] = list[i].call;
+    if (host_world_order(w, task, calls, (unsigned)n, &at, &error) == 0)
         return 0;
     if (w->dead)
-        return host_fail(err, "world: %s: %s", lesson->name, w->text);
-    return host_fail(err, "world: %s is refused (%s)", lesson->name, strerror(error));
-}
-
-static int teach_all(struct host_world *w, struct world_task *task, const struct lesson *list, size_t n,
-                     struct host_err *err)
-{
-    for (size_t i = 0; i < n; i++)
-        if (teach(w, task, &list[i], err) != 0)
-            return -1;
-    return 0;
+        return host_fail(err, "world: %s", w->text);
+    return host_fail(err, "world: %s is refused (%s)", list[at].name, strerror(error));
 }
 
 static void put_args(struct host_world *w, unsigned offset, const void *what, size_t bytes)
@@ -86,21 +83,19 @@ static int teach_signals(struct host_world *w, struct host_err *err)
     uint64_t action[4] = {handler, SA_SIGINFO | SA_ONSTACK | KERNEL_SA_RESTORER, handler, ~UINT64_C(0)};
 
     put_args(w, ARGS_ACTION, action, sizeof(action));
-    for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++) {
-        struct lesson lesson = {
+    struct lesson list[sizeof(signals) / sizeof(signals[0])];
+    for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++)
+        list[i] = (struct lesson){
             "rt_sigaction",
             {.nr = SYS_rt_sigaction, .args = {(uint64_t)signals[i], ARGS(ARGS_ACTION), 0, 8}}};
-        if (teach(w, &w->mapper, &lesson, err) != 0)
-            return -1;
-    }
-    return 0;
+    return teach(w, &w->mapper, list, sizeof(list) / sizeof(list[0]), err);
 }
 
 static bool try_call(struct host_world *w, struct world_task *task, struct world_call call)
 {
     struct host_err ignored;
     struct lesson lesson = {"", call};
-    return teach(w, task, &lesson, &ignored) == 0;
+    return teach(w, task, &lesson, 1, &ignored) == 0;
 }
 
 static void teach_segments(struct host_world *w)
@@ -155,8 +150,7 @@ static int raise_mapper(struct host_world *w, struct host_err *err)
 
     put_args(w, ARGS_EMPTY, "ringlet-world", 14);
     put_args(w, ARGS_SEGMENT, &desc, sizeof(desc));
-    if (teach_all(w, &w->mapper, list, sizeof(list) / sizeof(list[0]), err) != 0 ||
-        teach_signals(w, err) != 0)
+    if (teach(w, &w->mapper, list, sizeof(list) / sizeof(list[0]), err) != 0 || teach_signals(w, err) != 0)
         return -1;
     /* A dump of a world would be a dump of the guest. 1 byte means no file and, unlike 0, no pipe either. */
     put_args(w, ARGS_LIMIT, &one, sizeof(one));
@@ -190,11 +184,11 @@ static int raise_runner(struct host_world *w, struct host_err *err)
     put_args(w, ARGS_STACK, &stack, sizeof(stack));
     put_args(w, ARGS_EMPTY, &empty, sizeof(empty));
     put_filter(w, host_world_filter_runner);
-    if (teach(w, &w->mapper, &birth, err) != 0)
+    if (teach(w, &w->mapper, &birth, 1, err) != 0)
         return -1;
     if (!host_world_await(w, &w->runner))
         return host_fail(err, "world: %s", w->text);
-    if (teach_all(w, &w->runner, list, sizeof(list) / sizeof(list[0]), err) != 0)
+    if (teach(w, &w->runner, list, sizeof(list) / sizeof(list[0]), err) != 0)
         return -1;
     /* CPUID then faults, so that it can be answered as everywhere else. Intel since 2012, AMD rarely. */
     w->cpuid_faults =
@@ -210,7 +204,7 @@ static int lock_mapper(struct host_world *w, struct host_err *err)
     static const struct lesson lock = {
         "seccomp", {.nr = SYS_seccomp, .args = {SECCOMP_SET_MODE_FILTER, 0, ARGS(ARGS_PROGRAM)}}};
     put_filter(w, host_world_filter_mapper);
-    return teach(w, &w->mapper, &lock, err);
+    return teach(w, &w->mapper, &lock, 1, err);
 }
 
 /* ---- All of it. ---- */
