@@ -57,10 +57,17 @@ static bool probe_ldt(void)
     return syscall(SYS_modify_ldt, 0, entry, sizeof(entry)) >= 0;
 }
 
-static bool probe_seccomp(void)
+static bool probe_seccomp(uint32_t action)
 {
-    uint32_t action = SECCOMP_RET_TRAP;
     return syscall(SYS_seccomp, SECCOMP_GET_ACTION_AVAIL, 0, &action) == 0;
+}
+
+static bool probe_worlds(char *why, size_t room)
+{
+    struct host_err err = {""};
+    bool here = host_worlds_probe(&err) == 0;
+    snprintf(why, room, "%.*s", (int)room - 1, err.text);
+    return here;
 }
 
 static unsigned read_max_map_count(void)
@@ -115,7 +122,9 @@ void host_features_probe(struct host_features *f)
     f->overcommit_ok = probe_reservation();
     f->exec_memfd = probe_exec_memfd();
     f->ldt = probe_ldt();
-    f->seccomp = probe_seccomp();
+    f->seccomp = probe_seccomp(SECCOMP_RET_TRAP);
+    f->seccomp_notify = probe_seccomp(SECCOMP_RET_USER_NOTIF);
+    f->worlds = probe_worlds(f->worlds_error, sizeof(f->worlds_error));
     f->max_map_count = read_max_map_count();
     f->cpus = count_cpus();
     read_cpu_name(f->cpu_name);

@@ -16,6 +16,27 @@
 /* The world that this thread is inside of: a kick of the thread is a kick of the world. */
 static _Thread_local struct host_world *inside __attribute__((tls_model("initial-exec")));
 
+/* One instruction, so that the way in and out is known to work, and not only the way to the door. */
+static int probe_run(struct host_world *w, struct host_err *err)
+{
+    static const struct host_world_segment code = {0, 0xffffffff, 0xb, true, true};
+    static const struct host_world_segment data = {0, 0xffffffff, 0x3, true, true};
+    struct host_world_state st = {.eip = 1u << 20, .eflags = 2};
+    struct host_world_exit ex;
+
+    for (unsigned i = 0; i < 6; i++)
+        st.sel[i] = HOST_WORLD_SELECTOR(i == 1 ? 1 : 2);
+    if (host_world_segment(w, 1, &code) != 0 || host_world_segment(w, 2, &data) != 0)
+        return host_fail(err, "world: no descriptors for 32-bit code");
+    w->ram->base[0] = 0xcc; /* INT3 */
+    host_world_map(w, st.eip, 0, HOST_PAGE, PROT_READ | PROT_EXEC);
+    host_world_run(w, &st, &ex);
+    if (ex.why == HOST_WORLD_TRAP && ex.vector == 3)
+        return 0;
+    return host_fail(err, "world: 32-bit code does not run on this host (%s)",
+                     ex.text[0] ? ex.text : "another exception than expected");
+}
+
 int host_worlds_probe(struct host_err *err)
 {
     struct host_ram ram;
@@ -24,8 +45,10 @@ int host_worlds_probe(struct host_err *err)
     if (host_ram_init(&ram, HOST_PAGE, err) != 0)
         return -1;
     int failed = host_world_create(&w, &ram, NULL, err);
-    if (!failed)
+    if (!failed) {
+        failed = probe_run(w, err);
         host_world_destroy(w);
+    }
     host_ram_finish(&ram);
     return failed;
 }

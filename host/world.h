@@ -72,6 +72,9 @@ uint64_t host_world_stub_at(const uint8_t *label);
  * as far as it came. */
 int host_world_birth(struct host_world *w, int area_fd, struct host_err *err);
 
+/* What may allow a refused call: a sentence's end, or nothing. */
+const char *host_world_advice(const char *call, int error);
+
 /* For functions that run in the child between vfork and exec. They never return to their stack frames, for exec ends
  * them; AddressSanitizer would take what it has noted about those frames for true of the next child's. */
 #define WORLD_IN_CHILD __attribute__((noinline, no_sanitize("address", "undefined")))

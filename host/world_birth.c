@@ -181,12 +181,14 @@ static int give_birth(struct birth *b)
 
 /* ---- The whole of it. ---- */
 
-static const char *advice(const char *call, int error)
+const char *host_world_advice(const char *call, int error)
 {
     if (strstr(call, "seccomp"))
         return error == EBUSY ? "; this container already watches system calls, which Linux allows only once"
                               : "; needs Linux 5.0 or newer with CONFIG_SECCOMP_FILTER";
-    return error == EPERM || error == EACCES ? "; a seccomp profile or security module forbids it" : "";
+    return error == EPERM || error == EACCES || error == ENOSYS
+               ? "; a seccomp profile or security module forbids it"
+               : "";
 }
 
 int host_world_birth(struct host_world *w, int area_fd, struct host_err *err)
@@ -215,7 +217,7 @@ int host_world_birth(struct host_world *w, int area_fd, struct host_err *err)
         return host_fail(err, "world: clone is refused (%s); raise `ulimit -u`", strerror(errno));
     if (b.refused)
         return host_fail(err, "world: %s is refused (%s)%s", b.refused, strerror(b.error),
-                         advice(b.refused, b.error));
+                         host_world_advice(b.refused, b.error));
     if (w->listener < 0)
         return host_fail(err, "world: lost its listener; raise `ulimit -n`");
     return 0;

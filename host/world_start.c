@@ -54,7 +54,8 @@ static int teach(struct host_world *w, struct world_task *task, const struct les
         return 0;
     if (w->dead)
         return host_fail(err, "world: %s", w->text);
-    return host_fail(err, "world: %s is refused (%s)", list[at].name, strerror(error));
+    return host_fail(err, "world: %s is refused (%s)%s", list[at].name, strerror(error),
+                     host_world_advice(list[at].name, error));
 }
 
 static void put_args(struct host_world *w, unsigned offset, const void *what, size_t bytes)
@@ -194,8 +195,7 @@ static int raise_runner(struct host_world *w, struct host_err *err)
     w->cpuid_faults =
         try_call(w, &w->runner, (struct world_call){.nr = SYS_arch_prctl, .args = {ARCH_SET_CPUID, 0}});
     if (host_world_order(w, &w->runner, last, 2, &at, &error) != 0)
-        return host_fail(err, "world: its seccomp filter is refused (%s)",
-                         w->dead ? w->text : strerror(error));
+        return host_fail(err, "world: seccomp is refused (%s)", w->dead ? w->text : strerror(error));
     return host_world_frame_learn(w, err);
 }
 

@@ -90,6 +90,8 @@ static void receive(struct host_world *w)
     memset(w->notif, 0, w->notif_bytes); /* the kernel insists */
     if (ioctl(w->listener, SECCOMP_IOCTL_NOTIF_RECV, w->notif) == 0)
         note(w, w->notif);
+    else if (errno != EINTR && errno != ENOENT)
+        host_world_died(w, "ioctl(SECCOMP_IOCTL_NOTIF_RECV) is refused (%s)", strerror(errno));
 }
 
 bool host_world_await(struct host_world *w, struct world_task *task)
@@ -101,10 +103,10 @@ bool host_world_await(struct host_world *w, struct world_task *task)
         int n = poll(&fd, 1, LOOK_MS);
         if (n > 0 && (fd.revents & POLLIN))
             receive(w);
-        else if (n != 0 && n != -1)
-            reap(w) ? (void)0 : (void)usleep(1000); /* hung up: its end is near */
-        else if (!reap(w))
+        else if (!reap(w) && n <= 0)
             lose_patience(w, &since);
+        else if (!w->dead)
+            usleep(1000); /* hung up: its end is near */
     }
     return !w->dead;
 }
@@ -116,7 +118,11 @@ bool host_world_answer(struct host_world *w, struct world_task *task, uint64_t v
     w->resp->val = (int64_t)value;
     task->waits = false;
     count(w, offsetof(struct host_counts, world_switches));
-    return ioctl(w->listener, SECCOMP_IOCTL_NOTIF_SEND, w->resp) == 0;
+    if (ioctl(w->listener, SECCOMP_IOCTL_NOTIF_SEND, w->resp) == 0)
+        return true;
+    if (errno != ENOENT)
+        host_world_died(w, "ioctl(SECCOMP_IOCTL_NOTIF_SEND) is refused (%s)", strerror(errno));
+    return false;
 }
 
 int host_world_order(struct host_world *w, struct world_task *task, const struct world_call *list, unsigned n,

@@ -2,8 +2,14 @@
 #define _GNU_SOURCE
 #include "test_host_world_rig.h"
 
+#include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -610,6 +616,64 @@ static void worlds_do_not_meet(void **state)
     rig_expect(r, HOST_WORLD_SYSCALL, RIG_CODE + 4);
 }
 
+/* ---- Hosts that refuse ---- */
+
+static void refuse(int nr)
+{
+    struct sock_filter code[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)nr, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog program = {4, code};
+    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+    if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0)
+        _exit(9);
+}
+
+/* As a container's seccomp profile would: the probe names the call, or does without it. */
+static void a_refused_call_is_named(void **state)
+{
+    static const struct {
+        int nr;
+        const char *named; /* NULL: worlds work without it */
+    } rows[] = {
+        {SYS_memfd_create, "memfd_create"},
+        {SYS_socketpair, "socket pair"},
+        {SYS_clone, "clone"},
+        {SYS_seccomp, "seccomp"},
+        {SYS_sendmsg, "sendmsg"},
+        {SYS_execveat, "execveat"},
+        {SYS_ioctl, "ioctl"},
+        {SYS_modify_ldt, "modify_ldt"},
+        {SYS_munmap, "munmap"},
+        {SYS_sigaltstack, "sigaltstack"},
+        {SYS_rt_sigaction, "rt_sigaction"},
+        {SYS_close_range, NULL},
+        {SYS_setrlimit, NULL},
+        {SYS_arch_prctl, NULL},
+        {SYS_setpgid, NULL},
+        {SYS_getrlimit, NULL},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        int status;
+        pid_t child = fork();
+        if (child == 0) {
+            struct host_err err = {""};
+            refuse(rows[i].nr);
+            int failed = host_worlds_probe(&err);
+            bool right = rows[i].named ? failed == -1 && strstr(err.text, rows[i].named) : failed == 0;
+            if (!right)
+                print_message("call %d: %s\n", rows[i].nr, err.text);
+            _exit(right ? 0 : 1);
+        }
+        assert_int_equal(waitpid(child, &status, 0), child);
+        assert_int_equal(status, 0);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -639,6 +703,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(an_early_kick_is_not_lost, setup, teardown),
         cmocka_unit_test_setup_teardown(kicks_at_any_time_change_nothing, setup, teardown),
         cmocka_unit_test_setup_teardown(worlds_do_not_meet, setup, teardown),
+        cmocka_unit_test(a_refused_call_is_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

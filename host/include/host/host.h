@@ -234,6 +234,9 @@ struct host_features {
     bool exec_memfd;    /* a memfd can be mapped PROT_EXEC */
     bool ldt;           /* modify_ldt works (direct execution) */
     bool seccomp;
+    bool seccomp_notify;    /* seccomp listeners (direct execution) */
+    bool worlds;            /* one was made and ran (direct execution) */
+    char worlds_error[256]; /* why not */
     unsigned max_map_count;
     unsigned cpus;
     char cpu_name[64];
