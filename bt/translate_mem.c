@@ -223,6 +223,33 @@ static void drop_unoffered(const struct tx *t, struct tx_op *op)
     op->prefix_len = (uint8_t)n;
 }
 
+/* AH to BH cannot be named beside a REX prefix, and an operand on the stack needs one (R12). So what is loaded goes by
+ * way of r8 to CL or DL, borrowed for one instruction; what is stored, by way of r10. */
+static bool copy_high_byte(struct tx *t)
+{
+    struct emit *e = &t->e;
+    const struct bt_insn *i = &t->insn;
+    unsigned low = i->reg == 5 ? E_RDX : E_RCX, op = i->opcode;
+    if (i->map != ZYDIS_OPCODE_MAP_DEFAULT || !i->is_mem || i->reg < 4 || i->lock)
+        return false;
+    if (op == 0x88) { /* MOV m8, AH-BH */
+        e_mov(e, true, E_R11, low);
+        EB(e, 0x88, 0xc0 | i->reg << 3 | low);
+        e_mov(e, false, E_R10, low);
+        e_mov(e, true, low, E_R11);
+        return tx_emit_op(t, &(struct tx_op){.op = {0x88}, .op_len = 1, .reg = E_R10});
+    }
+    bool reads =
+        op == 0x8a || op == 0x84 || op == 0x38 || (op < 0x40 && (op & 7) == 2); /* MOV TEST CMP, AH op m8 */
+    if (!reads || !tx_emit_op(t, &(struct tx_op){.op = {0x0f, 0xb6}, .op_len = 2, .reg = E_R8}))
+        return false;
+    e_mov(e, true, E_R9, low);
+    e_mov(e, false, low, E_R8);
+    EB(e, op, 0xc0 | i->reg << 3 | low);
+    e_mov(e, true, low, E_R9);
+    return true;
+}
+
 bool tx_copy(struct tx *t)
 {
     const struct bt_insn *i = &t->insn;
@@ -246,7 +273,7 @@ bool tx_copy(struct tx *t)
         op.byte_reg = tx_reg_is_byte(i);
         if (tx_reg_is_gpr(i) && !op.byte_reg && i->reg == RC_ESP)
             op.reg = E_R12;
-        return tx_emit_op(t, &op);
+        return tx_emit_op(t, &op) || (op.byte_reg && copy_high_byte(t));
     }
     /* register in the opcode byte: XCHG eAX (91-97), MOV imm (B8-BF), BSWAP (0F C8-CF) */
     struct emit *e = &t->e;
