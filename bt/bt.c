@@ -176,6 +176,7 @@ const struct bt_counts *bt_stats(struct bt_vcpu *v)
         *v->bucket += now - v->tsc_last;
         v->tsc_last = now;
     }
+    bt_dispatch_divide(v);
     return &v->counts;
 }
 

@@ -226,6 +226,8 @@ struct bt_vcpu {
     FILE *trace_out;
     struct bt_direct *direct; /* NULL: no space runs directly */
     struct bt_counts counts;
+    uint64_t sampled[2], unsampled; /* time after crossings, [user]: see dispatch.c */
+    int crossings_left;
     uint64_t tsc_last, *bucket, outside; /* time split: since when, whose, and the caller's */
 };
 
@@ -342,6 +344,7 @@ uint32_t bt_rebase(struct bt_vcpu *v, uint32_t eip, uint64_t gpa, unsigned space
 /* dispatch.c */
 struct bt_jtab *bt_dispatch_jtab(struct bt_vcpu *v, uint32_t mode); /* NULL: no memory */
 void bt_dispatch_account(struct bt_vcpu *v, uint64_t *bucket);
+void bt_dispatch_divide(struct bt_vcpu *v); /* add what was sampled to the counters */
 void bt_dispatch_windows(struct bt_vcpu *v, uint32_t mode, const struct bt_jtab *t);
 /* At the end of a callout that does not go on behind its instruction: the code to go on with, everything in place for it;
  * 0: translated code must be left. */
