@@ -28,6 +28,7 @@ enum bench_suite {
 /* The first ones are ringlet with different options. */
 enum bench_engine {
     BENCH_RINGLET,
+    BENCH_AUTO,
     BENCH_DIRECT,
     BENCH_TRANSLATE,
     BENCH_TCG,
@@ -72,7 +73,15 @@ struct bench_engine_state {
     char note[160]; /* version; or why it is not here */
 };
 /* Where ringlet's time went during a job, as `ringlet run --stats=json` tells it; nanoseconds. */
-enum bench_share { BENCH_USER, BENCH_KERNEL, BENCH_MONITOR, BENCH_DEVICES, BENCH_IDLE, BENCH_SHARES };
+enum bench_share {
+    BENCH_USER,
+    BENCH_USER_DIRECT,
+    BENCH_KERNEL,
+    BENCH_MONITOR,
+    BENCH_DEVICES,
+    BENCH_IDLE,
+    BENCH_SHARES
+};
 struct bench_split {
     double ns[BENCH_SHARES];
     bool known;
@@ -90,7 +99,7 @@ enum bench_group {
 extern const char *const bench_share_names[BENCH_SHARES], *const bench_group_names[BENCH_GROUPS];
 
 /* What one row made ringlet do: the statistics after it less those before it (last round). */
-enum { BENCH_COUNTS = 13 };
+enum { BENCH_COUNTS = 15 };
 struct bench_work {
     struct bench_split split;
     double host_kernel; /* ns of all shares spent in the host's kernel */
@@ -135,11 +144,14 @@ double bench_suite_speedup(const struct bench_results *r, enum bench_suite suite
 enum bench_engine bench_subject(const struct bench_results *r);
 /* Is the engine to be compared with the subject? */
 bool bench_compared(const struct bench_results *r, enum bench_engine engine);
+#define BENCH_TWIN_GOAL 1.3
 /* How many times the row costs what it costs with less memory (its twin); 0 when one of them has no figure. */
 double bench_twin_ratio(const struct bench_results *r, unsigned row, enum bench_engine engine);
 /* How much a unit's cost rises with their number: the most that any point of the series costs over any point before
  * it. 0 with less than two figures. */
 double bench_series_rise(const struct bench_results *r, const char *series, enum bench_engine engine);
+/* Has the engine anything to show of the suite: a figure, or why there is none? */
+bool bench_suite_has(const struct bench_results *r, enum bench_suite suite, enum bench_engine engine);
 /* Is the row to be run at all, and in this round (0...)? */
 bool bench_row_selected(const struct bench_results *r, unsigned row);
 bool bench_row_due(const struct bench_results *r, unsigned row, unsigned round);

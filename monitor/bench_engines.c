@@ -13,7 +13,7 @@ static const char bench_qemu[] = "qemu-system-i386";
 static const char bench_stats_port[] = "0xe9";
 
 /* What makes an engine of its own out of ringlet: how user code runs. */
-static const char *const bench_ringlet_user[BENCH_RINGLETS] = {NULL, "direct", "translate"};
+static const char *const bench_ringlet_user[BENCH_RINGLETS] = {NULL, "auto", "direct", "translate"};
 
 /* The whole path, because what runs it does not search. */
 static bool bench_find_program(const char *name, char *path, size_t size)

@@ -23,10 +23,10 @@ const unsigned bench_row_count = ROWS;
 _Static_assert(ROWS <= sizeof(((struct bench_sink *)0)->due), "more rows than a sink has room for");
 
 const char *const bench_suite_names[] = {"nano", "linux", "linux-2g", "compute", "apps", "boot", "scale"};
-const char *const bench_share_names[] = {"user", "kernel", "monitor", "devices", "idle"};
+const char *const bench_share_names[] = {"user", "direct", "kernel", "monitor", "devices", "idle"};
 const char *const bench_group_names[] = {"nano", "linux", "linux 2g", "linux pae", "apps", "scale"};
-const char *const bench_engine_names[] = {"ringlet", "ringlet-direct", "ringlet-translate", "tcg",
-                                          "kvm",     "native"};
+const char *const bench_engine_names[] = {"ringlet", "ringlet-auto", "ringlet-direct", "ringlet-translate",
+                                          "tcg",     "kvm",          "native"};
 
 static const struct {
     const char *name;
@@ -169,6 +169,14 @@ double bench_series_rise(const struct bench_results *r, const char *series, enum
     return rise;
 }
 
+bool bench_suite_has(const struct bench_results *r, enum bench_suite suite, enum bench_engine engine)
+{
+    for (unsigned i = 0; i < bench_row_count; i++)
+        if (bench_rows[i].suite == suite && (r->cell[i][engine].n || r->cell[i][engine].why[0]))
+            return true;
+    return false;
+}
+
 bool bench_row_selected(const struct bench_results *r, unsigned row)
 {
     return r->suite[bench_rows[row].suite] && !(r->quick && (bench_rows[row].flags & BENCH_HEAVY));
@@ -277,6 +285,19 @@ void bench_parse_text(struct bench_sink *s, const char *text, size_t length)
     }
 }
 
+/* The number behind "name": in what lies before end, or false. */
+static bool bench_parse_share(const char *text, const char *end, const char *name, double *value)
+{
+    char key[24];
+    int n = snprintf(key, sizeof(key), "\"%s\": ", name);
+    const char *at = strstr(text, key);
+
+    if (!at || at >= end || at[n] < '0' || at[n] > '9')
+        return false;
+    *value = (double)strtoull(at + n, NULL, 10);
+    return true;
+}
+
 bool bench_parse_split(const char *text, struct bench_split *split)
 {
     static const char head[] = "\"time_ns\": {";
@@ -285,15 +306,7 @@ bool bench_parse_split(const char *text, struct bench_split *split)
     for (const char *p = strstr(text, head); p; p = strstr(p + 1, head))
         at = p + strlen(head);
     split->known = at != NULL;
-    for (unsigned i = 0; i < BENCH_SHARES && split->known; i++) {
-        char name[24], *end;
-        int n = snprintf(name, sizeof(name), "\"%s\": ", bench_share_names[i]);
-
-        split->known = strncmp(at, name, (size_t)n) == 0 && at[n] >= '0' && at[n] <= '9';
-        if (!split->known)
-            break;
-        split->ns[i] = (double)strtoull(at + n, &end, 10);
-        at = end + strspn(end, ", ");
-    }
+    for (unsigned i = 0; i < BENCH_SHARES && split->known; i++)
+        split->known = bench_parse_share(at, at + strcspn(at, "}"), bench_share_names[i], &split->ns[i]);
     return split->known;
 }

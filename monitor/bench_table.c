@@ -44,10 +44,10 @@ static void bench_table_head(const struct bench_results *r, enum bench_suite sui
 
     fprintf(out, "\n%-*s", WHAT, bench_suite_names[suite]);
     for (unsigned e = 0; e < BENCH_ENGINES; e++)
-        if (r->engine[e].here)
+        if (bench_suite_has(r, suite, e))
             fprintf(out, " %*s", FIGURE, bench_engine_names[e]);
     for (unsigned e = 0; e < BENCH_ENGINES; e++)
-        if (bench_compared(r, e)) {
+        if (bench_compared(r, e) && bench_suite_has(r, suite, e)) {
             snprintf(title, sizeof(title), "to %s", bench_engine_names[e]);
             fprintf(out, " %*s", RATIO, title);
         }
@@ -63,10 +63,10 @@ static void bench_table_row(const struct bench_results *r, unsigned row, FILE *o
     snprintf(what, sizeof(what), "%s, %s", bench_rows[row].what, bench_unit_name(bench_rows[row].unit));
     fprintf(out, "%-*s", WHAT, what);
     for (unsigned e = 0; e < BENCH_ENGINES; e++)
-        if (r->engine[e].here)
+        if (bench_suite_has(r, bench_rows[row].suite, e))
             bench_table_figure(r, row, e, out);
     for (unsigned e = 0; e < BENCH_ENGINES; e++)
-        if (bench_compared(r, e))
+        if (bench_compared(r, e) && bench_suite_has(r, bench_rows[row].suite, e))
             bench_table_ratio(bench_speedup(r, row, bench_subject(r), e), out);
     if (bench_rows[row].twin && bench_subject(r) < BENCH_ENGINES)
         bench_table_ratio(bench_twin_ratio(r, row, bench_subject(r)), out);
@@ -77,10 +77,10 @@ static void bench_table_mean(const struct bench_results *r, enum bench_suite sui
 {
     fprintf(out, "%-*s", WHAT, "geometric mean");
     for (unsigned e = 0; e < BENCH_ENGINES; e++)
-        if (r->engine[e].here)
+        if (bench_suite_has(r, suite, e))
             fprintf(out, " %*s", FIGURE, "");
     for (unsigned e = 0; e < BENCH_ENGINES; e++)
-        if (bench_compared(r, e))
+        if (bench_compared(r, e) && bench_suite_has(r, suite, e))
             bench_table_ratio(bench_suite_speedup(r, suite, bench_subject(r), e), out);
     fputc('\n', out);
 }

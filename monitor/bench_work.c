@@ -3,10 +3,16 @@
 #include <string.h>
 #include "bench.h"
 
-/* Names in the JSON of --stats, each unique there (stats.def). */
 const char *const bench_count_names[BENCH_COUNTS] = {
-    "entries",       "callouts",     "signals",   "mmap",       "munmap", "mprotect",    "true_faults",
-    "hidden_faults", "pages_filled", "pt_writes", "cr3_writes", "blocks", "interpreted",
+    "entries",    "callouts",    "signals",       "mmap",           "munmap",
+    "mprotect",   "true_faults", "hidden_faults", "pages_filled",   "pt_writes",
+    "cr3_writes", "blocks",      "interpreted",   "world_switches", "world_maps",
+};
+/* Names of the same in the JSON of --stats, each the first of its name there (stats.def). */
+static const char *const work_keys[BENCH_COUNTS] = {
+    "entries",    "callouts",    "signals",       "mmap",         "munmap",
+    "mprotect",   "true_faults", "hidden_faults", "pages_filled", "pt_writes",
+    "cr3_writes", "blocks",      "interpreted",   "switches",     "maps",
 };
 
 /* One snapshot, and the text it is found in: [at, end). */
@@ -61,7 +67,7 @@ static void work_between(struct bench_work *w, const struct work_mark *from, con
     for (unsigned i = 0; i < BENCH_SHARES; i++)
         w->split.ns[i] = work_difference(from, to, bench_share_names[i]);
     for (unsigned i = 0; i < BENCH_COUNTS; i++)
-        w->count[i] = work_difference(from, to, bench_count_names[i]);
+        w->count[i] = work_difference(from, to, work_keys[i]);
     w->host_kernel = work_difference(from, to, "host_kernel");
     w->units = to->units;
 }

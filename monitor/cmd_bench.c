@@ -143,7 +143,8 @@ static const struct bench_option bench_options[] = {
     {"suite", "LIST", "of nano, linux, linux-2g, compute, apps, boot, scale, comma-separated; default: all",
      set_suite},
     {"engines", "LIST",
-     "of ringlet, tcg, kvm, native; default: all that work here; also ringlet-direct, ringlet-translate",
+     "of ringlet, tcg, kvm, native; default: all that work here; also ringlet-auto, ringlet-direct, "
+     "ringlet-translate",
      set_engines},
     {"rounds", "N", "how often each engine runs everything, in turn; default 3, with --quick 1", set_rounds},
     {"quick", NULL, "shorter runs, one round, without the rows that take long", set_quick},
@@ -231,7 +232,7 @@ static void bench_defaults(struct bench_options *o)
     for (unsigned s = 0; s < BENCH_SUITES; s++)
         r->suite[s] |= !any_suite;
     for (unsigned e = 0; e < BENCH_ENGINES; e++)
-        r->engine[e].wanted |= !any_engine && e != BENCH_DIRECT && e != BENCH_TRANSLATE;
+        r->engine[e].wanted |= !any_engine && (e == BENCH_RINGLET || e >= BENCH_RINGLETS);
     if (!r->rounds)
         r->rounds = r->quick ? 1 : 3;
     if (!r->memory)

@@ -3,8 +3,10 @@
 
   check.py nano RINGLET PROGRAMS    all rows of the suite nano get a figure; table, JSON and HTML agree
   check.py broken RINGLET PROGRAMS  with programs that fail, rows fail and the run does not
+  check.py alone RINGLET PROGRAMS   without QEMU and guests: the rest runs, what is missing is named
+  check.py interrupted RINGLET PROGRAMS  Ctrl-C: what has been measured is kept and marked as partial
 """
-import html.parser, json, os, shutil, subprocess, sys, tempfile
+import html.parser, json, os, shutil, signal, subprocess, sys, tempfile, time
 
 VOID = {'meta', 'rect', 'line', 'path', 'polyline'}
 
@@ -29,20 +31,43 @@ class Balanced(html.parser.HTMLParser):
         self.open.pop()
 
 
-def run(ringlet, programs, directory, *arguments):
-    j, h = os.path.join(directory, 'bench.json'), os.path.join(directory, 'bench.html')
-    cmd = [ringlet, 'bench', '--quick', '--json', j, '--html', h, '--programs', programs, *arguments]
-    p = subprocess.run(cmd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=280)
+def command(ringlet, programs, directory, *arguments):
+    return [ringlet, 'bench', '--quick', '--json', os.path.join(directory, 'bench.json'), '--html',
+            os.path.join(directory, 'bench.html'), '--programs', programs, *arguments]
+
+
+def read(directory):
+    page = Balanced()
+    page.feed(open(os.path.join(directory, 'bench.html')).read())
+    assert not page.open and 'table' in page.seen, 'the page is no page'
+    return json.load(open(os.path.join(directory, 'bench.json'))), page
+
+
+def run(ringlet, programs, directory, *arguments, **options):
+    p = subprocess.run(command(ringlet, programs, directory, *arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                       text=True, timeout=280, **options)
     print(p.stdout, p.stderr)
     assert p.returncode == 0, 'exit status %d' % p.returncode
-    page = Balanced()
-    page.feed(open(h).read())
-    assert not page.open and {'svg', 'table'} & page.seen, 'the page is no page'
-    return p.stdout, json.load(open(j)), page
+    return (p.stdout, *read(directory))
+
+
+def fake_programs(programs, directory, scripts):
+    """The kernels end at once; the programs are these shell scripts, or fail."""
+    fakes = os.path.join(directory, 'programs')
+    os.mkdir(fakes)
+    for name in ('linux', 'compute', 'scale', 'apps'):
+        path = os.path.join(fakes, name)
+        with open(path, 'w') as f:
+            f.write('#!/bin/sh\n' + scripts.get(name, 'exit 1') + '\n')
+        os.chmod(path, 0o755)
+    for name in ('nano.elf', 'probe.elf'):
+        shutil.copy(os.path.join(programs, 'probe.elf'), os.path.join(fakes, name))
+    return fakes
 
 
 def nano(ringlet, programs, directory):
     table, result, page = run(ringlet, programs, directory, '--suite', 'nano', '--engines', 'ringlet')
+    assert 'svg' in page.seen  # where the time went; there is nobody to compare with
     assert result['partial'] is False and result['rounds'] == 1 and len(result['rows']) >= 19
     for row in result['rows']:
         figure = row['results']['ringlet']
@@ -56,29 +81,61 @@ def nano(ringlet, programs, directory):
 
 
 def broken(ringlet, programs, directory):
-    """One program fails, one says nothing, the kernel ends at once."""
-    fakes = os.path.join(directory, 'programs')
-    os.mkdir(fakes)
-    for name, text in (('linux', 'test "$1" = nothing || { echo out of luck >&2; exit 1; }'), ('compute', 'exit 0'),
-                       ('scale', 'kill -9 $$')):
-        path = os.path.join(fakes, name)
-        with open(path, 'w') as f:
-            f.write('#!/bin/sh\n' + text + '\n')
-        os.chmod(path, 0o755)
-    for name in ('nano.elf', 'probe.elf'):
-        shutil.copy(os.path.join(programs, 'probe.elf'), os.path.join(fakes, name))
+    """One program fails, one says nothing, one dies, one is not there; the kernel ends at once."""
+    fakes = fake_programs(programs, directory, {
+        'linux': 'test "$1" = nothing || { echo in vain; echo out of luck >&2; exit 1; }',
+        'compute': 'exit 0', 'scale': 'kill -9 $$'})
     _, result, _ = run(ringlet, fakes, directory, '--suite', 'nano,linux,compute,scale', '--engines', 'ringlet,native',
                        '--cache', '/nonexistent')
     assert any('/nonexistent' in note for note in result['left_out']), result['left_out']
     failed = {row['name']: {e: r['failed'] for e, r in row['results'].items()} for row in result['rows']}
     assert failed['in']['ringlet'] == 'the guest ended before, with status 85', failed['in']
-    assert 'out of luck' in failed['fork']['native'] and 'fib' in failed and 'touch_16' in failed
+    assert failed['fork']['native'] == 'out of luck' and 'fib' in failed and 'touch_16' in failed
+    # Real programs, of which only what they should run is missing: their own row says so.
+    shutil.copy(os.path.join(programs, 'apps'), fakes)
+    os.makedirs(os.path.join(directory, 'cache/apps/usr/bin'))
+    _, result, _ = run(ringlet, fakes, directory, '--suite', 'apps', '--engines', 'native', '--cache',
+                       os.path.join(directory, 'cache'))
+    assert len(result['rows']) >= 10 and all('failed' in row['results']['native'] for row in result['rows'])
+
+
+def alone(ringlet, programs, directory):
+    fakes = fake_programs(programs, directory, {'linux': 'test "$1" = nothing || echo row $1 1000'})
+    table, result, _ = run(ringlet, fakes, directory, '--suite', 'linux,apps,boot', '--cache', '/nonexistent',
+                           '--engines', 'tcg,kvm,native', env={'PATH': '/nonexistent'})
+    engines = {e['name']: e for e in result['engines']}
+    assert 'not installed' in engines['tcg']['note'] and not engines['tcg']['here'] and engines['native']['here']
+    assert 'left out: tcg: qemu-system-i386 is not installed' in table
+    for part in ('linux: no guest in /nonexistent', 'bootstrap apps'):
+        assert any(part in note for note in result['left_out']), result['left_out']
+    figures = {row['name']: row['results'] for row in result['rows']}
+    assert figures['fork']['native']['median'] == 1 and figures['gzip'] == {} and figures['boot_686'] == {}
+
+
+def interrupted(ringlet, programs, directory):
+    started = os.path.join(directory, 'started')
+    fakes = fake_programs(programs, directory, {'linux': 'test "$1" = nothing || echo row $1 1000',
+                                                'compute': ': >' + started + '; exec sleep 600'})
+    child = subprocess.Popen(command(ringlet, fakes, directory, '--suite', 'linux,compute', '--engines', 'native',
+                                     '--cache', '/nonexistent'), stdout=subprocess.PIPE, text=True)
+    for _ in range(600):
+        if os.path.exists(started):
+            break
+        time.sleep(0.1)
+    child.send_signal(signal.SIGINT)
+    table, _ = child.communicate(timeout=60)
+    assert child.returncode == 128 + signal.SIGINT, child.returncode
+    result, _ = read(directory)
+    figures = {row['name']: row['results'] for row in result['rows']}
+    assert result['partial'] is True and 'PARTIAL' in table
+    assert figures['fork']['native']['median'] == 1 and figures['fib'] == {} and figures['jit'] == {}
 
 
 def main():
     what, ringlet, programs = sys.argv[1], sys.argv[2], os.path.dirname(sys.argv[3])
     with tempfile.TemporaryDirectory() as directory:
-        {'nano': nano, 'broken': broken}[what](ringlet, programs, directory)
+        tests = {'nano': nano, 'broken': broken, 'alone': alone, 'interrupted': interrupted}
+        tests[what](ringlet, programs, directory)
 
 
 if __name__ == '__main__':

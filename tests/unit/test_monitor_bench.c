@@ -307,16 +307,20 @@ static void splits_are_found(void **state)
         "\"time_ns\": {",
         "\"time_ns\": {\"user\": 1, \"kernel\": 2}",
         "\"time_ns\": {\"user\": -1, \"kernel\": 2",
-        "\"time_ns\": {\"kernel\": 1, \"user\": 2, \"monitor\": 3, \"devices\": 4, \"idle\": 5}",
+        "\"time_ns\": {\"user\": 1, \"direct\": 1, \"kernel\": 1, \"monitor\": 3, \"devices\": 4} \"idle\": "
+        "5",
+        "\"time_ns\": {\"user\": 1, \"direct\": x, \"kernel\": 1, \"monitor\": 3, \"devices\": 4, \"idle\": "
+        "5}",
     };
     struct bench_split s;
 
     (void)state;
-    assert_true(bench_parse_split(
-        "\"time_ns\": {\"user\": what the guest says\n{\n  \"time_ns\": {\"user\": 1, \"kernel\": 22, "
-        "\"monitor\": 333, \"devices\": 4444, \"idle\": 0, \"all\": 4800},\n",
-        &s));
+    assert_true(bench_parse_split("\"time_ns\": {\"user\": what the guest says\n{\n  \"time_ns\": {\"user\": "
+                                  "1, \"kernel\": 22, \"direct\": 7, "
+                                  "\"monitor\": 333, \"devices\": 4444, \"idle\": 0, \"all\": 4800},\n",
+                                  &s));
     near(s.ns[BENCH_USER], 1);
+    near(s.ns[BENCH_USER_DIRECT], 7);
     near(s.ns[BENCH_KERNEL], 22);
     near(s.ns[BENCH_MONITOR], 333);
     near(s.ns[BENCH_DEVICES], 4444);
@@ -450,7 +454,7 @@ static struct bench_results small(void)
     bench_cell_fail(&r.cell[row("boot_pae")][BENCH_TCG], "no <reason>");
     bench_cell_fail(&r.cell[row("boot_pae")][BENCH_TCG], "a second reason");
     bench_results_note(&r, "left \"this\" & that");
-    r.split[BENCH_GROUP_PAE] = (struct bench_split){{1e9, 2e9, 1e9, 0, 0}, true};
+    r.split[BENCH_GROUP_PAE] = (struct bench_split){{1e9, 0, 2e9, 1e9, 0, 0}, true};
     return r;
 }
 
@@ -464,7 +468,8 @@ static void json(void **state)
     has(text, "\"memory_mib\": 512,");
     has(text, "{\"name\": \"tcg\", \"here\": true, \"note\": \"a \\\"quoted\\\" <b>\\\\name\\u000a\"}");
     has(text, "{\"name\": \"kvm\", \"here\": false, \"note\": \"not here\"}");
-    has(text, "\"ringlet_time_ns\": {\n    \"linux pae\": {\"user\": 1000000000, \"kernel\": 2000000000, "
+    has(text, "\"ringlet_time_ns\": {\n    \"linux pae\": {\"user\": 1000000000, \"direct\": 0, \"kernel\": "
+              "2000000000, "
               "\"monitor\": 1000000000, \"devices\": 0, \"idle\": 0}},");
     has(text, "\"left_out\": [\"left \\\"this\\\" & that\"]");
     has(text,
@@ -496,11 +501,11 @@ static void html(void **state)
     has(text, "<td class=\"ahead\">2.00x</td>");
     assert_null(strstr(text, "<b>"));
     assert_null(strstr(text, "http")); /* self-contained */
-    /* The middle is at 380 + 210; twice as fast is log10(2) / 2 of 210 pixels to the right: 31.6. */
-    has(text, "kernel 50%"); /* half of four seconds: half of 800 pixels, behind user's quarter */
-    has(text, "<rect x=\"290.0\" y=\"4\" width=\"400.0\"");
+    has(text, "kernel 50%");           /* half of four seconds: half of 820 pixels, behind user's quarter */
+    has(text, "<rect class=\"s2\" x=\"295.0\" y=\"4\" width=\"410.0\"");
     has(text, "4.00 s");
-    has(text, "<rect x=\"590.0\" y=\"20\" width=\"31.6\"");
+    /* The middle is at 400 + 210; twice as fast is log10(2) / 2 of 210 pixels to the right: 31.6. */
+    has(text, "<rect class=\"e4\" x=\"610.0\" y=\"20\" width=\"31.6\"");
     free(text);
     bench_results_finish(&r);
 }
