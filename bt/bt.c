@@ -97,6 +97,7 @@ static int create_spt(struct bt_vcpu *v, struct host_err *err)
         .max_user_spaces = v->cfg.max_user_spaces ? v->cfg.max_user_spaces : BT_USER_SPACES,
         .max_maps = max_maps,
         .no_windows = v->cfg.engine == BT_INTERPRET,
+        .tlb = &v->tlb,
     };
     return spt_create(&v->spt, &sc, err);
 }
@@ -112,6 +113,7 @@ int bt_create(struct bt_vcpu **out, const struct bt_config *cfg, struct host_err
     v->light_fn = (uint64_t)bt_light_seg;
     v->host_flags = 0x202;
     v->tsc_own = !cfg->clock || cfg->clock->is_virtual;
+    v->no_look = !__builtin_cpu_supports("bmi2");
     bt_decoder_init(&v->decoder);
     struct rc_ops ops = {.ctx = v, .tsc = on_tsc};
     v->io = (struct bt_ops){.ctx = v, .in = on_in, .out = on_out};

@@ -10,6 +10,11 @@
 #include "emit.h"
 
 enum { FORMS_FLUSHES = 8 };
+/* How often a block may look into the software TLB before windows would have been cheaper: a page in a window costs as
+ * much as two thousand times looking. */
+enum { HEAT_PAGE = 2000, HEAT_FIRST = 2 * HEAT_PAGE, HEAT_MOST = 8 * HEAT_PAGE };
+/* Doubts double the faults before a site is soft again. A mistake is cheap when the site looks by itself. */
+enum { LOOK_DOUBTS = 4, CALL_DOUBTS = 8 };
 
 static uint32_t hash_of(const struct bt_vcpu *v, uint64_t gpa, uint32_t eip, uint32_t mode)
 {
@@ -380,11 +385,11 @@ bool bt_form_divided(struct bt_vcpu *v, uint64_t gpa, bool faulted)
  *
  * A page in a window costs a signal and an mmap, some 8 microseconds, and must be used thousands of times
  * to be worth it. A process that lives two milliseconds, or one that walks through fresh memory, never
- * earns that back. So a site whose faults each served one page is given the soft form: a callout that goes
- * through the software TLB, a hundredth of the cost, with guest page faults found without a signal. It is
- * the ski-rental problem, solved as usual: rent until the rents would have bought the skis. A soft site
- * that keeps touching pages it has seen is given back to windows, and must fault twice as often before it
- * is soft again.
+ * earns that back. So a site whose faults each served one page is given the soft form: it goes through the
+ * software TLB, in a few nanoseconds when the instruction can do so itself, in a hundred by a callout, with
+ * guest page faults found without a signal. It is the ski-rental problem, solved as usual: rent until the
+ * rents would have bought the skis. A soft site that keeps touching pages it has seen is given back to
+ * windows, and must fault twice as often before it is soft again.
 :*/
 bool bt_form_fault(struct bt_vcpu *v, uint64_t gpa, enum bt_form now)
 {
@@ -399,22 +404,36 @@ bool bt_form_fault(struct bt_vcpu *v, uint64_t gpa, enum bt_form now)
     return true;
 }
 
-static void soft_back(struct bt_form_entry *f, unsigned doubt)
+/* Would a window have had to fetch this page for this site? Not if the site has seen it since the guest last
+ * invalidated the address. A kmap slot is invalidated between any two uses. */
+static bool soft_news(struct bt_vcpu *v, const struct bt_site *site, const struct bt_soft_use *u)
 {
-    unsigned reverts = f->reverts + doubt;
-    f->form = f->back;
-    f->reverts = reverts < 8 ? (uint8_t)reverts : 8;
-    f->faults = 0;
+    uint32_t page = u->frames ^ site->soft << 20; /* what another site has seen is no news of this one */
+    uint32_t invalidations = spt_invalidations(v->spt, u->gva) + spt_invalidations(v->spt, u->gva2);
+    struct bt_soft_seen *seen =
+        &v->soft_seen[(page ^ page >> 8 ^ page >> 16 ^ page >> 24) & (BT_SOFT_SEEN - 1)];
+    if (seen->frames == page && seen->invalidations == invalidations)
+        return false;
+    *seen = (struct bt_soft_seen){page, invalidations};
+    return true;
 }
 
 /* A soft site has met a page that no window shows: earlier doubts fade. */
 void bt_form_soft_right(struct bt_vcpu *v, uint32_t row)
 {
     struct bt_form_entry *f = &v->forms[row - 1];
+    f->idle = f->idle > 16 ? (uint16_t)(f->idle - 16) : 0;
     if (f->form != BT_FORM_SOFT || ++f->faults < 16)
         return;
     f->faults = 0;
     f->reverts -= f->reverts > 0;
+}
+
+static void soft_revert(struct bt_form_entry *f, unsigned doubt, unsigned most)
+{
+    f->form = f->back;
+    f->reverts = (uint8_t)(f->reverts + doubt < most ? f->reverts + doubt : most);
+    f->faults = f->idle = 0;
 }
 
 /* Time is spent at this site. */
@@ -422,30 +441,56 @@ void bt_form_soft_hot(struct bt_vcpu *v, uint64_t gpa)
 {
     struct bt_form_entry *f = form_slot(v, gpa);
     if (f->key && f->form == BT_FORM_SOFT)
-        soft_back(f, 1);
+        soft_revert(f, 1, CALL_DOUBTS);
 }
 
-/* A soft site was executed on this page (or pair of pages, any identification) and `more` pages behind it. True: back
- * to windows. A page counts as new again after a TLB flush: what was in a window might be gone from it (kmap slots). */
-bool bt_form_soft_used(struct bt_vcpu *v, uint32_t row, uint32_t page, uint32_t more)
+/* One account for the blocks of a few lines of guest code: the one that comes first in a loop finds the page, the others
+ * only use it. */
+void bt_form_heat_up(struct bt_vcpu *v, struct bt_block *blk)
 {
-    struct bt_form_entry *f = &v->forms[row - 1];
-    const struct spt_counts *c = spt_stats(v->spt);
-    uint32_t flushes = (uint32_t)(c->invlpg + c->cr3_writes);
-    page ^= row << 20; /* what another site has seen is no news of this one */
-    struct bt_soft_seen *seen = &v->soft_seen[(page ^ page >> 8 ^ page >> 16 ^ page >> 24) & 255];
+    uint64_t lines = blk->gpa >> 9;
+    blk->heat = (uint16_t)(1 + (lines * UINT64_C(0x9e3779b97f4a7c15) >> 40) % (BT_HEAT_WORDS - 1));
+    if (v->heat[blk->heat] < HEAT_FIRST)
+        v->heat[blk->heat] = HEAT_FIRST;
+}
+
+/* A site that looks into the TLB itself did not find its page there, or its block's account is empty. */
+static bool look_missed(struct bt_vcpu *v, const struct bt_site *site, const struct bt_soft_use *u)
+{
+    const struct bt_block *blk = &v->block[site->block];
+    uint32_t *heat = &v->heat[blk->heat];
+    if (soft_news(v, site,
+                  u)) { /* also when it is empty: neighbours may have looked first and paid in elsewhere */
+        *heat = *heat < HEAT_MOST ? *heat + HEAT_PAGE : HEAT_MOST;
+        bt_form_soft_right(v, site->soft);
+    }
+    if (*heat)
+        return false;
+    *heat = HEAT_FIRST; /* another block may count down the same word */
+    for (unsigned i = 0; i < blk->site_count; i++) {
+        const struct bt_site *s = &v->site[blk->site + i];
+        if (s->looks && v->forms[s->soft - 1].form == BT_FORM_SOFT)
+            soft_revert(&v->forms[s->soft - 1], 1, LOOK_DOUBTS);
+    }
+    return true;
+}
+
+/* A soft site was executed by a callout. True: its block is to be translated anew, with windows. */
+bool bt_form_soft_used(struct bt_vcpu *v, const struct bt_site *site, const struct bt_soft_use *u)
+{
+    struct bt_form_entry *f = &v->forms[site->soft - 1];
+    if (site->looks)
+        return look_missed(v, site, u);
     if (f->form != BT_FORM_SOFT)
         return false;
-    if (seen->frames != page || seen->flushes != flushes) {
-        *seen = (struct bt_soft_seen){page, flushes};
-        f->idle = f->idle > 16 ? (uint16_t)(f->idle - 16) : 0;
-        bt_form_soft_right(v, row);
+    if (soft_news(v, site, u)) {
+        bt_form_soft_right(v, site->soft);
         return false;
     }
-    uint32_t idle = f->idle + 1u + (more < 64 ? more : 64);
+    uint32_t more = u->more < 64 ? u->more : 64, idle = f->idle + 1u + more;
     f->idle = (uint16_t)idle;
     if (idle < 64)
         return false;
-    soft_back(f, more < 64 ? 1 : 3); /* a long copy: sooner convinced */
+    soft_revert(f, more < 64 ? 1 : 3, CALL_DOUBTS); /* a long copy: sooner convinced */
     return true;
 }

@@ -1,13 +1,7 @@
 /* C code that translated code calls: one guest instruction through the interpreter. */
 #include "impl.h"
 
-/* Where a soft site is about to touch memory: its operand, EDI and ESI, or the stack; more: pages behind the
- * first. */
-struct soft_use {
-    uint32_t gva, gva2, more;
-    bool write;
-};
-
+/* Where a soft site is about to touch memory: its operand, EDI and ESI, or the stack. */
 static uint32_t operand_at(const struct bt_vcpu *v, const struct bt_insn *i)
 {
     const uint32_t *r = v->cpu.gpr;
@@ -15,10 +9,10 @@ static uint32_t operand_at(const struct bt_vcpu *v, const struct bt_insn *i)
            (uint32_t)i->disp + v->cpu.seg[i->seg].base;
 }
 
-static struct soft_use soft_use(const struct bt_vcpu *v, const struct bt_insn *i)
+static struct bt_soft_use soft_use(const struct bt_vcpu *v, const struct bt_insn *i)
 {
     const uint32_t *r = v->cpu.gpr;
-    struct soft_use u = {0, 0, 0, false};
+    struct bt_soft_use u = {0};
     if (i->is_mem)
         u.gva = operand_at(v, i);
     else if (i->map == ZYDIS_OPCODE_MAP_DEFAULT && bt_is_string(i->opcode)) {
@@ -31,18 +25,18 @@ static struct soft_use soft_use(const struct bt_vcpu *v, const struct bt_insn *i
 }
 
 /* Where a soft site that probes has looked. */
-static struct soft_use probed_use(const struct bt_vcpu *v, const struct bt_site *site)
+static struct bt_soft_use probed_use(const struct bt_vcpu *v, const struct bt_site *site)
 {
     const uint32_t *r = v->cpu.gpr;
     switch (site->probe) {
     case BT_PROBE_PUSH:
-        return (struct soft_use){.gva = r[RC_ESP] - 4, .write = true};
+        return (struct bt_soft_use){.gva = r[RC_ESP] - 4, .write = true};
     case BT_PROBE_POP:
-        return (struct soft_use){.gva = r[RC_ESP]};
+        return (struct bt_soft_use){.gva = r[RC_ESP]};
     case BT_PROBE_FRAME:
-        return (struct soft_use){.gva = r[RC_EBP]};
+        return (struct bt_soft_use){.gva = r[RC_EBP]};
     default:
-        return (struct soft_use){.gva = operand_at(v, &site->insn), .write = site->insn.mem_written};
+        return (struct bt_soft_use){.gva = operand_at(v, &site->insn), .write = site->insn.mem_written};
     }
 }
 
@@ -54,15 +48,15 @@ static uint32_t soft_frame(struct bt_vcpu *v, uint32_t gva)
     return p ? (uint32_t)((p - v->cfg.ram->base) / HOST_PAGE) + 1 : 0;
 }
 
-static void soft_account(struct bt_vcpu *v, const struct bt_site *site, const struct soft_use *u)
+static void soft_account(struct bt_vcpu *v, const struct bt_site *site, struct bt_soft_use *u)
 {
     if (site->probe) {
         bt_probe_touched(v, u->gva, u->write);
         bt_form_soft_right(v, site->soft);
         return;
     }
-    uint32_t frames = soft_frame(v, u->gva) ^ soft_frame(v, u->gva2) * 2654435761u;
-    if (!bt_form_soft_used(v, site->soft, frames, u->more))
+    u->frames = soft_frame(v, u->gva) ^ soft_frame(v, u->gva2) * 2654435761u;
+    if (!bt_form_soft_used(v, site, u))
         return;
     v->drop_block = site->block;
     v->leave_pending = true;
@@ -94,7 +88,7 @@ uint64_t bt_callout_insn(struct bt_vcpu *v, uint32_t n)
     v->counts.callouts++;
     if (site->insn.class != BT_CLASS_INT || v->trace)
         bt_fpu_park(v);
-    struct soft_use use = {0, 0, 0, false};
+    struct bt_soft_use use = {0};
     if (site->soft)
         use = site->probe ? probed_use(v, site) : soft_use(v, &site->insn);
     enum bt_step step = bt_interp_insn(v->interp, &site->insn);

@@ -15,6 +15,8 @@
 #define BT_BLOCK_RELOCS   255u
 #define BT_BLOCK_ROOM     (16u << 10) /* emitted bytes a block may need at most */
 #define BT_JTAB_ENTRIES   (UINT32_C(1) << 16)
+#define BT_SOFT_SEEN      1024u
+#define BT_HEAT_WORDS     4096u
 #define BT_KIN_ROWS       (UINT32_C(1) << 16)
 #define BT_MODE_FLAGS_ODD (1u << 16)  /* beside RC_MODE_*: IOPL, NT, AC or ID set, no inline PUSHF */
 #define BT_MODE_TSC_OWN   (1u << 17)  /* the guest's TSC is not the host's, or not for all: no inline RDTSC */
@@ -27,7 +29,8 @@ enum bt_form {
     BT_FORM_WINDOW, /* gs: + addr32, the window of the current privilege */
     BT_FORM_DUAL, /* supervisor code that touches user pages: the window is selected by the address' top byte
                    */
-    BT_FORM_SOFT, /* callout for the time being: the site keeps touching pages that no window shows yet */
+    BT_FORM_SOFT, /* for the time being through the software TLB: the site keeps touching pages that no window
+                     shows yet */
     BT_FORM_INTERP, /* callout: devices, page-table stores, whatever windows cannot do */
 };
 
@@ -79,6 +82,7 @@ struct bt_site { /* a callout's instruction */
     uint8_t index;  /* in the block */
     uint32_t soft;  /* SOFT: its row in v->forms + 1 */
     uint8_t probe;  /* enum bt_probe */
+    bool looks;     /* SOFT: looks into the TLB itself, the callout is for what it does not find */
 };
 
 struct bt_link {    /* a direct branch at the end of a block, patched when the target is known */
@@ -108,7 +112,8 @@ struct bt_block {
     } in_page[2]; /* in the lists of gpa's and gpa2's page; see struct bt_vcpu.page_blocks */
     uint8_t count, link_count, site_count, reloc_count;
     bool dead;
-    bool tabled; /* has been entered through a jump table */
+    bool tabled;   /* has been entered through a jump table */
+    uint16_t heat; /* its word in v->heat, if any of its sites looks into the TLB itself */
 };
 
 /* What a user space's window is believed to show: by the low bits of the page number, minus the page number. Only a guess;
@@ -136,17 +141,19 @@ struct bt_stubs {                       /* arena offsets */
 struct bt_vcpu {
     struct rc_cpu cpu;
     /* -- addressed by emitted code -- */
-    uint64_t gsbase;      /* window of the current privilege */
-    uint64_t window[256]; /* window by top address byte, for DUAL */
-    uint64_t rx;          /* r13: arena base, executable view */
-    uint64_t jtab;        /* r14: jump table of the current space */
-    uint64_t shown;       /* struct bt_shown of the current user space */
-    uint64_t hstack;      /* rsp to enter with */
-    uint64_t c_rsp;       /* monitor's stack while emitted code runs */
-    uint64_t guest_rsp;   /* host return stack pointer during a callout */
-    uint64_t host_flags;  /* RFLAGS image: guest's arithmetic flags and DF */
-    uint64_t callout_fn;  /* bt_callout_insn */
-    uint64_t light_fn;    /* bt_light_seg */
+    uint64_t gsbase;              /* window of the current privilege */
+    uint64_t window[256];         /* window by top address byte, for DUAL */
+    uint64_t rx;                  /* r13: arena base, executable view */
+    uint64_t jtab;                /* r14: jump table of the current space */
+    uint64_t shown;               /* struct bt_shown of the current user space */
+    uint64_t hstack;              /* rsp to enter with */
+    uint64_t c_rsp;               /* monitor's stack while emitted code runs */
+    uint64_t guest_rsp;           /* host return stack pointer during a callout */
+    uint64_t host_flags;          /* RFLAGS image: guest's arithmetic flags and DF */
+    uint64_t callout_fn;          /* bt_callout_insn */
+    uint64_t light_fn;            /* bt_light_seg */
+    struct spt_tlb tlb;           /* SOFT sites look into it */
+    uint32_t heat[BT_HEAT_WORDS]; /* executions of SOFT sites that are still for free, by block */
     uint32_t leave_reason, leave_link;
     uint32_t shadow_eip; /* instruction that the last inline STI shadows */
     uint8_t fpu_live;    /* the guest's x87/vector state is in the CPU, cpu.fpu is stale */
@@ -193,8 +200,8 @@ struct bt_vcpu {
     } * forms;
     struct bt_soft_seen {
         uint32_t frames;
-        uint32_t flushes; /* how many INVLPG and CR3 writes there had been */
-    } soft_seen[256];     /* pages SOFT sites touched lately, by hash */
+        uint32_t invalidations; /* how many INVLPG of the address there had been */
+    } soft_seen[BT_SOFT_SEEN];  /* pages SOFT sites touched lately, by hash */
     uint32_t forms_mask, forms_used;
 
     struct bt_shown *shown_of; /* by space */
@@ -211,6 +218,7 @@ struct bt_vcpu {
     bool tsc_own;  /* the clock is a virtual one */
     bool stepping; /* host TF is set: walking to the next guest instruction boundary */
     bool unchained;
+    bool no_look;      /* the host lacks RORX: SOFT sites are callouts */
     bool entered_user; /* privilege and space of the last entry */
     uint32_t entered_mode;
     unsigned entered_space;
@@ -328,7 +336,14 @@ uint32_t bt_form_row(const struct bt_vcpu *v, uint64_t gpa); /* number + 1, 0: n
 bool bt_form_fault(struct bt_vcpu *v, uint64_t gpa, enum bt_form now);
 void bt_form_soft_right(struct bt_vcpu *v, uint32_t row);
 void bt_form_soft_hot(struct bt_vcpu *v, uint64_t gpa);
-bool bt_form_soft_used(struct bt_vcpu *v, uint32_t row, uint32_t page, uint32_t more);
+struct bt_soft_use {    /* what a SOFT site touched */
+    uint32_t gva, gva2; /* gva2: 0, or the other operand of a string instruction */
+    uint32_t frames;    /* which physical pages: any identification */
+    uint32_t more;      /* pages behind the first */
+    bool write;         /* sites that probe only */
+};
+bool bt_form_soft_used(struct bt_vcpu *v, const struct bt_site *site, const struct bt_soft_use *use);
+void bt_form_heat_up(struct bt_vcpu *v, struct bt_block *blk); /* gives it a word of v->heat */
 
 /* probe.c */
 int bt_probe_init(struct bt_vcpu *v, struct host_err *err);

@@ -110,7 +110,8 @@ static enum bt_form site_form(const struct tx *t)
 
 static enum tx_kind choose(struct tx *t, enum tx_kind kind)
 {
-    if (t->form >= BT_FORM_SOFT)
+    t->over = 0;
+    if (t->form >= BT_FORM_SOFT && !tx_soft_possible(t, kind))
         return tx_is_flow(kind) || kind == TX_END ? TX_END : TX_INTERP;
     return tx_is_flow(kind) && !tx_flow_possible(t, kind) ? TX_END : kind;
 }

@@ -17,8 +17,9 @@ struct tx {
     uint32_t mode;
     enum bt_form form; /* of the current site */
     struct bt_insn insn;
-    int esp;    /* guest ESP is R12 plus this: pushes and pops not yet added up */
-    bool ended; /* control flow has been emitted */
+    int esp;       /* guest ESP is R12 plus this: pushes and pops not yet added up */
+    bool ended;    /* control flow has been emitted */
+    uint32_t over; /* rel8 by which a SOFT site's callout skips what follows; 0: none */
 };
 
 /* How an instruction is put into the cache. */
@@ -81,7 +82,14 @@ bool tx_emit_op(struct tx *t, const struct tx_op *op);
 bool tx_address(struct tx *t); /* r8d = linear address of the memory operand; uses r9, not the flags */
 bool tx_copy(struct tx *t);
 bool tx_lea(struct tx *t);
+bool tx_seg_flat(const struct tx *t, unsigned seg);
 bool tx_string(struct tx *t);
+
+/* translate_soft.c: memory through the software TLB */
+bool tx_soft_possible(const struct tx *t, enum tx_kind kind);
+void tx_soft_look(struct tx *t); /* r8d: address of t->insn's memory operand. r9 + r8 is its host address */
+void tx_soft_come_here(
+    struct tx *t); /* where the callout goes on that stands in for all since tx_soft_look */
 
 /* translate_flags.c: the interrupt flag and EFLAGS images without leaving translated code */
 bool tx_flags(struct tx *t, enum tx_kind kind);

@@ -143,6 +143,10 @@ void tx_flow(struct tx *t, enum tx_kind kind)
             return;
         tx_esp_settle(t);
         e_jtab_jump(e);
+        if (t->form == BT_FORM_SOFT) {
+            tx_soft_come_here(t);
+            tx_jump_to(t, t->next); /* the callout leaves unless EIP is the next instruction's */
+        }
         break;
     case TX_CALL_RM:
         if (t->form != BT_FORM_WINDOW || !load_target(t))

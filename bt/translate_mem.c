@@ -7,7 +7,7 @@
 #define SOFT(s)                                                                                              \
     ((uint32_t)(offsetof(struct rc_cpu, seg) + (s) * sizeof(struct rc_seg) + offsetof(struct rc_seg, soft)))
 
-static bool seg_flat(const struct tx *t, unsigned seg)
+bool tx_seg_flat(const struct tx *t, unsigned seg)
 {
     switch (seg) {
     case RC_CS: /* flat, but not writable, and rare: the interpreter checks */
@@ -59,7 +59,7 @@ bool tx_address(struct tx *t)
     struct emit *e = &t->e;
     if (!i->is_mem || i->asz != 4)
         return false;
-    if (seg_flat(t, i->seg)) {
+    if (tx_seg_flat(t, i->seg)) {
         lea(t, E_R8);
         return true;
     }
@@ -108,15 +108,15 @@ bool tx_emit_op(struct tx *t, const struct tx_op *op)
     struct emit *e = &t->e;
     unsigned rex = (op->wide ? 8 : 0) | (op->reg >= 8 ? 4 : 0);
     bool high_byte = op->byte_reg && op->reg >= 4 && op->reg < 8;
-    enum { REG, FLAT, SOFT, DUAL } how = REG;
+    enum { REG, FLAT, ODD, DUAL, LOOK } how = REG;
 
     if (i->is_mem) {
-        if (i->asz != 4 || t->form >= BT_FORM_SOFT)
+        if (i->asz != 4 || t->form == BT_FORM_INTERP)
             return false;
-        if (seg_flat(t, i->seg))
-            how = t->form == BT_FORM_DUAL ? DUAL : FLAT;
+        if (tx_seg_flat(t, i->seg))
+            how = t->form == BT_FORM_DUAL ? DUAL : t->form == BT_FORM_SOFT ? LOOK : FLAT;
         else if ((i->seg == RC_FS || i->seg == RC_GS) && t->form == BT_FORM_WINDOW)
-            how = SOFT;
+            how = ODD;
         else
             return false;
         if (how == FLAT)
@@ -128,13 +128,16 @@ bool tx_emit_op(struct tx *t, const struct tx_op *op)
     if (rex && (high_byte || (how == REG && tx_rm_is_byte(i) && i->rm >= 4)))
         return false; /* AH-BH cannot be named beside a REX prefix */
 
-    if (how == SOFT) {
+    if (how == ODD) {
         tx_address(t);
         e_load(e, false, E_R9, SOFT(i->seg) + 4);
         e8(e, 0x65);
     } else if (how == DUAL) {
         lea(t, E_R8);
         window_r9(e);
+    } else if (how == LOOK) {
+        lea(t, E_R8);
+        tx_soft_look(t);
     } else if (how == FLAT)
         EB(e, 0x65, 0x67);
     ebytes(e, op->prefix, op->prefix_len);
@@ -146,10 +149,11 @@ bool tx_emit_op(struct tx *t, const struct tx_op *op)
     case REG:
         e8(e, 0xc0 | reg | i->rm);
         break;
-    case SOFT:
+    case ODD:
         EB(e, 0x04 | reg, 0xc8); /* [r8 + r9*8] */
         break;
     case DUAL:
+    case LOOK:
         EB(e, 0x04 | reg, 0x01); /* [r9 + r8] */
         break;
     case FLAT:
@@ -169,6 +173,7 @@ bool tx_emit_op(struct tx *t, const struct tx_op *op)
         break;
     }
     ebytes(e, op->imm, op->imm_len);
+    tx_soft_come_here(t);
     return true;
 }
 
@@ -313,7 +318,7 @@ bool tx_string(struct tx *t)
     unsigned kind = i->opcode & 0xfe;
     bool si = kind == 0xa4 || kind == 0xa6 || kind == 0xac;
     bool di = kind != 0xac;
-    if (i->asz != 4 || t->form >= BT_FORM_SOFT || (si && !seg_flat(t, i->seg)) ||
+    if (i->asz != 4 || t->form >= BT_FORM_SOFT || (si && !tx_seg_flat(t, i->seg)) ||
         (di && (t->mode & RC_MODE_ES_ODD)))
         return false;
     if (t->form == BT_FORM_DUAL) {

@@ -93,6 +93,17 @@ static bool reach_later(struct vf *f, uint32_t at)
     return true;
 }
 
+bool vf_call_skips(struct vf *f, uint32_t to)
+{
+    struct vf_state here = f->state;
+    if (!guest_is_clean(f))
+        return false;
+    f->state = open_state();
+    bool ok = reach_later(f, to);
+    f->state = here;
+    return ok;
+}
+
 /* ---- control flow ---- */
 
 static const struct bt_link *link_at(struct vf *f, uint32_t at)
@@ -298,7 +309,9 @@ static bool arrive(struct vf *f)
         fresh = true;
     }
     if (f->owed && (fresh || met))
-        return vf_refuse(f, "a way leads between a push and its pop");
+        return vf_refuse(f, f->owed == VF_ACCESS
+                                ? "a way leads between a look into the software TLB and its access"
+                                : "a way leads between a push and its pop");
     if (!fresh)
         return true;
     if (f->live && !guest_is_clean(f))
@@ -312,16 +325,25 @@ static bool next_insn(struct vf *f)
     const struct bt_block *b = f->b;
     if (!arrive(f))
         return false;
+    if (!f->owed && f->at >= b->main && vf_is_look(f))
+        return vf_look(f);
     if (!ZYAN_SUCCESS(
             ZydisDecoderDecodeFull(&f->decoder, f->v->arena.rx + f->at, b->end - f->at, &f->insn, f->op)))
         return vf_refuse(f, "bytes that are no instruction");
     if (f->at < b->main && f->at + f->insn.length > b->main)
         return vf_refuse(f, "the main entry is inside this instruction");
     bool stack = vf_is_stack(&f->insn);
-    if (f->owed && !stack)
+    bool access = f->owed == VF_ACCESS;
+    if (f->owed && !access && !stack)
         return vf_refuse(f, "a push without its pop");
+    if (access && (stack || is_flow(&f->insn)))
+        return vf_refuse(f, "a look into the software TLB without its access");
     if (!check_prefixes(f) || !(is_flow(&f->insn) ? flow(f) : stack ? vf_stack(f) : vf_plain(f)))
         return false;
+    if (access) {
+        f->owed = VF_NOTHING;
+        f->state.reg[9] = (struct vf_value){.kind = VF_ANY};
+    }
     f->at += f->insn.length;
     return true;
 }

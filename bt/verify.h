@@ -18,6 +18,7 @@ enum vf_kind {
     VF_MOVED,    /* a pointer after its string instruction: to be truncated */
     VF_SHOWN,    /* struct bt_shown: may be read with an 8-bit index */
     VF_JUMP_OFF, /* entry of the jump table */
+    VF_PAGE,     /* R9 after a look into the software TLB: plus R8, bits bytes; known: may be written */
     VF_CODE,     /* address of a block's indirect entry, or of the miss stub */
 };
 struct vf_value {
@@ -29,15 +30,16 @@ struct vf_state {
     struct vf_value reg[16];
 };
 
-/* PUSHF and POPF borrow a slot of the host stack: two instructions that nothing may come between. */
-enum vf_owed { VF_NOTHING, VF_POP, VF_POPF };
+/* Two instructions that nothing may come between: PUSHF and POPF borrow a slot of the host stack, a look into the
+ * software TLB is good for one access. */
+enum vf_owed { VF_NOTHING, VF_POP, VF_POPF, VF_ACCESS };
 
 /* A branch forward into the block whose target has not been reached yet. */
 struct vf_pending {
     uint32_t at;
     struct vf_state state;
 };
-#define VF_PENDING_MAX 16
+#define VF_PENDING_MAX 64
 
 struct vf {
     struct bt_vcpu *v;
@@ -74,6 +76,12 @@ bool vf_names_vcpu(const struct vf *f);
 bool vf_vcpu(struct vf *f);
 bool vf_is_stack(const ZydisDecodedInstruction *z);
 bool vf_stack(struct vf *f);
+/* verify_soft.c: a look into the software TLB, as one instruction; the access that follows it. */
+bool vf_is_look(const struct vf *f);
+bool vf_look(struct vf *f);
+bool vf_page_access(struct vf *f, const ZydisDecodedOperand *o);
+/* verify.c: a call into the stubs comes back and goes on at a later place. */
+bool vf_call_skips(struct vf *f, uint32_t to);
 /* An instruction that is no control flow: may it be there, and what does it do to f->state? */
 bool vf_plain(struct vf *f);
 

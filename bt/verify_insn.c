@@ -144,6 +144,8 @@ static bool check_guest_memory(struct vf *f, const ZydisDecodedOperand *o)
         return vf_refuse(f, "memory relative to RIP is the cache's own");
     if (names_host(m))
         return vf_refuse(f, "memory at a host register is not the guest's");
+    if (is_kind(f, m->base, VF_PAGE))
+        return vf_page_access(f, o);
     if (gs && f->insn.address_width == 32)
         return true;
     if (gs && vf_is_scratch(vf_gpr(m->base)) && is_num(f, m->base, UINT32_MAX)) {

@@ -3,14 +3,24 @@
 
 /* ---- TLB ---- */
 
-static void tlb_next_tag(uint64_t *tag, void *entries, unsigned long bytes)
+static void next_epoch(uint64_t *epoch, void *entries, unsigned long bytes)
 {
-    *tag += UINT64_C(1) << 32;
-    if (*tag == 0) { /* after 2^32 flushes old tags would come true again */
+    *epoch += UINT64_C(1) << 32;
+    if (*epoch == 0) { /* after 2^32 flushes old tags would come true again */
         for (unsigned long i = 0; i < bytes; ++i)
             ((volatile uint8_t *)entries)[i] = 0;
-        *tag = UINT64_C(1) << 32;
+        *epoch = UINT64_C(1) << 32;
     }
+}
+
+static void tlb_flush_kind(struct spt *s, unsigned kind)
+{
+    next_epoch(&s->tlb->epoch[kind], s->tlb->minus_tag[kind], sizeof(s->tlb->minus_tag[kind]));
+}
+
+static inline uint64_t tlb_tag(const struct spt *s, uint32_t gva, unsigned kind)
+{
+    return s->tlb->epoch[kind] + (gva >> PAGE_SHIFT);
 }
 
 void tlb_flush_writes(struct spt *s)
@@ -18,8 +28,8 @@ void tlb_flush_writes(struct spt *s)
     /* trace_tlb shares the tags of writes: a page is in one or the other */
     for (unsigned user = 0; user < 2; ++user) {
         unsigned kind = TLB_WRITE | user * TLB_USER;
-        tlb_next_tag(&s->tag[kind], s->tlb[kind], sizeof(s->tlb[kind]));
-        if (s->tag[kind] == UINT64_C(1) << 32)
+        tlb_flush_kind(s, kind);
+        if (s->tlb->epoch[kind] == UINT64_C(1) << 32)
             for (unsigned i = 0; i < 64; ++i)
                 s->trace_tlb[user][i].tag = 0;
     }
@@ -27,13 +37,13 @@ void tlb_flush_writes(struct spt *s)
 
 void tlb_flush_fetches(struct spt *s)
 {
-    tlb_next_tag(&s->fetch_tag, s->fetch_tlb, sizeof(s->fetch_tlb));
+    next_epoch(&s->fetch_tag, s->fetch_tlb, sizeof(s->fetch_tlb));
 }
 
 void tlb_flush(struct spt *s)
 {
-    tlb_next_tag(&s->tag[0], s->tlb[0], sizeof(s->tlb[0]));
-    tlb_next_tag(&s->tag[TLB_USER], s->tlb[TLB_USER], sizeof(s->tlb[TLB_USER]));
+    tlb_flush_kind(s, 0);
+    tlb_flush_kind(s, TLB_USER);
     tlb_flush_writes(s);
     tlb_flush_fetches(s);
     s->tlb_large = false;
@@ -47,7 +57,7 @@ void tlb_flush_page(struct spt *s, uint32_t gva)
     }
     unsigned page = gva >> PAGE_SHIFT;
     for (unsigned k = 0; k < TLB_KINDS; ++k)
-        s->tlb[k][page % TLB_SIZE].tag = 0;
+        s->tlb->minus_tag[k][page % TLB_SIZE] = 0;
     for (unsigned user = 0; user < 2; ++user) {
         s->fetch_tlb[user][page % TLB_SIZE].tag = 0;
         s->trace_tlb[user][page % 64].tag = 0;
@@ -56,33 +66,30 @@ void tlb_flush_page(struct spt *s, uint32_t gva)
 
 static inline void *tlb_hit(const struct spt *s, uint32_t gva, unsigned len, unsigned kind)
 {
-    const struct tlb_entry *t = &s->tlb[kind][gva >> PAGE_SHIFT & (TLB_SIZE - 1)];
-    if (t->tag != (s->tag[kind] | (gva & ~(PAGE_SIZE - 1))) || (gva & (PAGE_SIZE - 1)) + len > PAGE_SIZE)
+    unsigned i = gva >> PAGE_SHIFT & (TLB_SIZE - 1);
+    if (s->tlb->minus_tag[kind][i] + tlb_tag(s, gva, kind) != 0 || (gva & (PAGE_SIZE - 1)) + len > PAGE_SIZE)
         return NULL;
-    return t->addend + gva;
+    return (uint8_t *)(uintptr_t)(s->tlb->addend[kind][i] + gva);
 }
 
 static void tlb_insert(struct spt *s, uint32_t gva, const struct spt_walk *w, unsigned kind)
 {
-    uint32_t page = gva & ~(PAGE_SIZE - 1);
-    uint8_t *host = s->ram->base + (w->gpa & ~(uint64_t)(PAGE_SIZE - 1));
-    s->tlb[kind][gva >> PAGE_SHIFT & (TLB_SIZE - 1)] =
-        (struct tlb_entry){s->tag[kind] | page, (uint8_t *)((uintptr_t)host - page)};
+    unsigned i = gva >> PAGE_SHIFT & (TLB_SIZE - 1);
+    s->tlb->minus_tag[kind][i] = -tlb_tag(s, gva, kind);
+    s->tlb->addend[kind][i] = (uint64_t)(uintptr_t)(s->ram->base + w->gpa) - gva;
 }
 
 /* Pages that may be written, but not through a pointer: traced ones, and devices. kind: one for writing. */
 static inline const struct tlb_gpa *trace_hit(const struct spt *s, uint32_t gva, unsigned len, unsigned kind)
 {
     const struct tlb_gpa *t = &s->trace_tlb[kind >> 1][gva >> PAGE_SHIFT & 63];
-    return t->tag == (s->tag[kind] | (gva & ~(PAGE_SIZE - 1))) && len <= PAGE_SIZE - (gva & (PAGE_SIZE - 1))
-               ? t
-               : NULL;
+    return t->tag == tlb_tag(s, gva, kind) && len <= PAGE_SIZE - (gva & (PAGE_SIZE - 1)) ? t : NULL;
 }
 
 static void trace_insert(struct spt *s, uint32_t gva, const struct spt_walk *w, unsigned kind)
 {
     s->trace_tlb[kind >> 1][gva >> PAGE_SHIFT & 63] =
-        (struct tlb_gpa){s->tag[kind] | (gva & ~(PAGE_SIZE - 1)), w->gpa & ~(uint64_t)(PAGE_SIZE - 1), 0};
+        (struct tlb_gpa){tlb_tag(s, gva, kind), w->gpa & ~(uint64_t)(PAGE_SIZE - 1), 0};
 }
 
 /* After an access through walk w, whose A (and for writes D) bits are set. */

@@ -233,6 +233,7 @@ void spt_set_paging(struct spt *s, const struct spt_paging *p)
 void spt_invlpg(struct spt *s, uint32_t gva)
 {
     ++s->counts.invlpg;
+    ++s->invalidations[gva >> PAGE_SHIFT & (TLB_SIZE - 1)];
     tlb_flush_page(s, gva);
     struct space *view[2] = {s->kernel, s->cur};
     unsigned slot = gva >> LEAF_SHIFT, at = gva >> PAGE_SHIFT & (LEAF_PAGES - 1);
@@ -302,6 +303,7 @@ int spt_create(struct spt **out, const struct spt_config *cfg, struct host_err *
     TAILQ_INIT(&s->live);
     TAILQ_INIT(&s->free_spaces);
     s->kernel_epoch = 1;
+    s->tlb = cfg->tlb ? cfg->tlb : &s->own_tlb;
     tlb_flush(s);
     if (spt_allocate(s) != 0) {
         spt_destroy(s);
@@ -354,6 +356,11 @@ uint8_t *spt_kernel_window(const struct spt *s)
 uint8_t *spt_user_window(const struct spt *s)
 {
     return s->cur ? s->cur->window.base : s->kernel->window.base;
+}
+
+uint32_t spt_invalidations(const struct spt *s, uint32_t gva)
+{
+    return s->invalidations[gva >> PAGE_SHIFT & (TLB_SIZE - 1)];
 }
 
 unsigned spt_user_space(const struct spt *s)

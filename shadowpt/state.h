@@ -118,13 +118,10 @@ TAILQ_HEAD(space_queue, space);
 LIST_HEAD(space_list, space);
 #define SPACE_HASH 256u
 
-/* ---- The doors' TLB. Tags hold a generation in the upper half, so a flush is one increment. ---- */
-#define TLB_SIZE 256u
-enum { TLB_WRITE = 1, TLB_USER = 2, TLB_KINDS = 4 };
-struct tlb_entry {
-    uint64_t tag;
-    uint8_t *addend; /* host address minus gva */
-};
+/* ---- The doors' TLB: struct spt_tlb for accesses, these for what else is worth remembering. Tags hold an epoch
+ * in the upper half, so a flush is one increment. ---- */
+#define TLB_SIZE SPT_TLB_SIZE
+enum { TLB_WRITE = 1, TLB_USER = 2, TLB_KINDS = SPT_TLB_KINDS };
 struct tlb_gpa { /* for fetches, and for stores to traced pages */
     uint64_t tag;
     uint64_t gpa;
@@ -139,9 +136,10 @@ struct expected {
 };
 
 struct spt {
-    struct tlb_entry tlb[TLB_KINDS][TLB_SIZE];
+    struct spt_tlb *tlb, own_tlb;
     struct tlb_gpa fetch_tlb[2][TLB_SIZE], trace_tlb[2][64];
-    uint64_t tag[TLB_KINDS], fetch_tag;
+    uint64_t fetch_tag;
+    uint32_t invalidations[TLB_SIZE]; /* by INVLPG, per entry that it emptied */
     bool tlb_large; /* some entry comes from a large page: INVLPG of one address covers more than one entry */
 
     struct host_ram *ram;

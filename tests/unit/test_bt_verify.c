@@ -595,6 +595,77 @@ static void ends_and_rows_are_checked(void **state)
     rig_finish(&r);
 }
 
+/* ---- a look into the software TLB and the access behind it ---- */
+struct look {
+    const char *what, *rule;
+    uint32_t mode;
+    uint8_t kind, size; /* of the look; size minus 1 */
+    uint8_t len, access[8];
+    int heat, tag, addend, site, call, over; /* what is wrong with that field */
+};
+
+static void emit_look(struct rig *r, const struct look *x)
+{
+    uint32_t tlb = offsetof(struct bt_vcpu, tlb), row = x->kind * SPT_TLB_SIZE * 8;
+    uint32_t heat = (uint32_t)offsetof(struct bt_vcpu, heat) + 8, site = r->v->site_count++;
+    r->v->site[site] = (struct bt_site){.block = (uint32_t)(r->b - r->v->block), .eip = EIP};
+    r->b->site_count++;
+    PUT(r, LEA_R8, 0x49, 0x89, 0xcb, 0x45, 0x8b, 0x8f, LE32(heat), 0x45, 0x8d, 0x49, 0xff, 0x45, 0x89, 0x8f,
+        LE32(heat + (uint32_t)x->heat), 0x44, 0x89, 0xc9, 0xe3, 0x30);
+    PUT(r, 0x45, 0x8d, 0x50, x->size, 0xc4, 0x43, 0xfb, 0xf0, 0xc8, 12, 0xc4, 0x43, 0xfb, 0xf0, 0xd2, 12,
+        0x45, 0x0f, 0xb6, 0xc9, 0x45, 0x89, 0xd2, 0x49, 0x8b, 0x8f,
+        LE32(tlb + offsetof(struct spt_tlb, epoch) + x->kind * 8), 0x4a, 0x8d, 0x0c, 0x11, 0x4f, 0x8b, 0x94,
+        0xcf, LE32(tlb + offsetof(struct spt_tlb, minus_tag) + row + (uint32_t)x->tag), 0x4a, 0x8d, 0x0c,
+        0x11, 0xe3, 0x10, 0x4c, 0x89, 0xd9, 0x41, 0xb8, LE32(site + (uint32_t)x->site), 0xe8);
+    rel32(r, r->v->stubs.callout + (uint32_t)x->call);
+    PUT(r, 0xeb, (uint8_t)(11 + x->len + x->over), 0x4c, 0x89, 0xd9, 0x4f, 0x8b, 0x8c, 0xcf,
+        LE32(tlb + offsetof(struct spt_tlb, addend) + row + (uint32_t)x->addend));
+    put(r, x->access, x->len);
+}
+
+#define LOAD B(0x43, 0x8b, 0x04, 0x01) /* mov eax, [r9+r8] */
+static const struct look looks[] = {
+    {"a load", NULL, 0, 0, 3, LOAD, .heat = 0},
+    {"a user's store", NULL, RC_MODE_USER, 3, 3, B(0x43, 0x89, 0x04, 0x01), .heat = 0},
+    {"a load of a byte too many", "longer than", 0, 0, 2, LOAD, .heat = 0},
+    {"a store where a load was looked up", "for reading", 0, 0, 3, B(0x43, 0x89, 0x04, 0x01), .heat = 0},
+    {"a user's look into the kernel's table", "another privilege", RC_MODE_USER, 0, 3, LOAD, .heat = 0},
+    {"the kernel's look into the user's", "another privilege", 0, 2, 3, LOAD, .heat = 0},
+    {"no such kind", "several tables", 0, 4, 3, LOAD, .heat = 0},
+    {"a displacement", "[r9+r8]", 0, 0, 3, B(0x43, 0x8b, 0x44, 0x01, 0x04), .heat = 0},
+    {"another index", "[r9+r8]", 0, 0, 3, B(0x41, 0x8b, 0x04, 0x19), .heat = 0},
+    {"in GS", "[r9+r8]", 0, 0, 3, B(0x65, 0x43, 0x8b, 0x04, 0x01), .heat = 0},
+    {"a second use", "neither in GS", 0, 0, 3, B(0x43, 0x8b, 0x04, 0x01, 0x43, 0x8b, 0x04, 0x01), .heat = 0},
+    {"mov eax, r9d", "become data", 0, 0, 3, B(0x44, 0x89, 0xc8), .heat = 0},
+    {"bts of a register", "beyond its operand", 0, 1, 3, B(0x43, 0x0f, 0xab, 0x04, 0x01), .heat = 0},
+    {"jmp r9", "without its access", 0, 0, 3, B(0x41, 0xff, 0xe1), .heat = 0},
+    {"push rax", "without its access", 0, 0, 3, B(0x50), .heat = 0},
+    {"a size of 200", "128 bytes", 0, 0, 199, LOAD, .heat = 0},
+    {"two accounts", "may not be used like this", 0, 0, 3, LOAD, .heat = 4},
+    {"the tags of another kind", "several tables", 0, 0, 3, LOAD, .tag = SPT_TLB_SIZE * 8},
+    {"the addends of another kind", "several tables", 0, 0, 3, LOAD, .addend = SPT_TLB_SIZE * 8},
+    {"another block's site", "sites in r8", 0, 0, 3, LOAD, .site = 1},
+    {"a call elsewhere", "lead to the callout", 0, 0, 3, LOAD, .call = 1},
+    {"a callout that comes back into the access", "lands inside", 0, 0, 3, LOAD, .over = -1},
+    {"a callout that comes back before the access", "between a look", 0, 0, 3, LOAD, .over = -4},
+};
+
+static void looks_are_checked(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < sizeof looks / sizeof *looks; i++) {
+        struct rig r;
+        rig_init(&r);
+        begin(&r, looks[i].mode);
+        emit_look(&r, &looks[i]);
+        row(&r);
+        end(&r);
+        print_message("%s %s\n", looks[i].rule ? "refuses" : "accepts", looks[i].what);
+        expect(&r, looks[i].rule);
+        rig_finish(&r);
+    }
+}
+
 /* A trap may restart a guest instruction: what an earlier one left in r8-r11 is no longer known. */
 static void rows_forget(void **state)
 {
@@ -642,6 +713,7 @@ int main(void)
         cmocka_unit_test(links_are_checked),
         cmocka_unit_test(exits_are_checked),
         cmocka_unit_test(ends_and_rows_are_checked),
+        cmocka_unit_test(looks_are_checked),
         cmocka_unit_test(rows_forget),
         cmocka_unit_test(garbage_is_survived),
     };

@@ -76,6 +76,19 @@ struct spt_ops {
 #define SPT_KERNEL_SPACE 0u /* spaces 1..SPT_MAX_SPACES-1 are cached user address spaces */
 #define SPT_MAX_SPACES   1024u
 
+/* The software TLB in front of the doors, in memory of the caller's choice so that translated code can look
+ * into it without a call. Entry `page number % SPT_TLB_SIZE` of a kind (SPT_WRITE | SPT_USER, halved) holds for a
+ * page when minus_tag + epoch + page number is 0 (64 bits); then gva + addend is the host address of guest byte
+ * gva, and that access is allowed, its A and D bits are set and nothing traces it. A flush is a new epoch, so it
+ * holds until the next call that may flush. Only shadowpt writes here. */
+#define SPT_TLB_SIZE  256u
+#define SPT_TLB_KINDS 4u
+struct spt_tlb {
+    uint64_t epoch[SPT_TLB_KINDS]; /* multiples of 2^32 */
+    uint64_t minus_tag[SPT_TLB_KINDS][SPT_TLB_SIZE];
+    uint64_t addend[SPT_TLB_KINDS][SPT_TLB_SIZE];
+};
+
 struct spt_config {
     struct host_ram *ram;
     struct host_counts *counts;
@@ -83,6 +96,7 @@ struct spt_config {
     unsigned max_user_spaces; /* windows cached; least recently used are recycled. 1.. */
     unsigned max_maps; /* bound on the sum of host mappings all windows may hold (vm.max_map_count - slack) */
     bool no_windows;   /* engine interp: never map anything, doors only */
+    struct spt_tlb *tlb; /* zeroed; NULL: shadowpt keeps its own */
 };
 
 struct spt; /* opaque */
@@ -131,6 +145,9 @@ struct spt_info {
  * pre-fills neighbours whose A (and, to map writable, D) bits are set already. */
 enum spt_outcome spt_fault(struct spt *s, bool user_view, uint32_t gva, uint32_t access,
                            struct spt_info *info);
+
+/* A count that changes with each INVLPG of gva's page (and of some others). */
+uint32_t spt_invalidations(const struct spt *s, uint32_t gva);
 
 /* ---- Doors: linear memory with full checks. access: SPT_USER and/or SPT_EXEC (write is implied by the
  * verb). Split across pages and to devices as needed; a refused byte means nothing at all was written, and
