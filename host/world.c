@@ -85,6 +85,7 @@ void host_world_destroy(struct host_world *w)
 {
     if (!w)
         return;
+    host_world_unplace();
     host_world_stop(w);
     free(w->calls);
     free(w->segments);
@@ -312,6 +313,8 @@ void host_world_run(struct host_world *w, struct host_world_state *st, struct ho
     memset(ex, 0, sizeof(*ex));
     ex->why = HOST_WORLD_KICK;
     inside = w;
+    if (!w->dead)
+        host_world_place(w);
     flush(w);
     if (!w->dead && !selectors_ok(w, st)) {
         ex->why = HOST_WORLD_WILD;

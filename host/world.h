@@ -50,6 +50,8 @@ struct host_world {
     struct host_world_segment *segments; /* what the LDT holds once the queue is done */
     uint32_t lowest;                     /* first address this host lets us map */
     bool small_segments, cpuid_faults;
+    bool hands_over; /* the kernel runs the world on the monitor's CPU by itself */
+    int cpu;         /* it is bound to, -1: none */
     bool dead;
     char text[128]; /* why dead */
 
@@ -95,6 +97,10 @@ bool host_world_await(struct host_world *w, struct world_task *task);
 int host_world_order(struct host_world *w, struct world_task *task, const struct world_call *list, unsigned n,
                      unsigned *at, int *error);
 void host_world_died(struct host_world *w, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* world_place.c: bind the world and this thread to one CPU for a while; undo it for this thread. */
+void host_world_place(struct host_world *w);
+void host_world_unplace(void);
 
 /* world_frame.c. */
 /* Learn the shape from the frame of the runner's first trap. */

@@ -241,8 +241,7 @@ static int start_talk(struct host_world *w, struct host_err *err)
     return w->notif && w->resp ? 0 : host_fail(err, "out of memory for a world");
 }
 
-/* Linux 6.6: the one who waits is woken on the CPU of the one who wakes, where the caches are warm and nothing
- * sleeps. Without it a round trip takes 5 to 10 times as long whenever the two are on different CPUs. */
+/* Linux 6.6, see world_place.c: who is woken runs on the CPU of the one who wakes it. */
 #define NOTIF_SET_FLAGS _IOW('!', 4, uint64_t)
 #define NOTIF_SYNC      1u
 
@@ -258,7 +257,8 @@ int host_world_start(struct host_world *w, struct host_err *err)
     close(area_fd);
     if (failed)
         goto failed;
-    ioctl(w->listener, NOTIF_SET_FLAGS, NOTIF_SYNC);
+    w->hands_over = ioctl(w->listener, NOTIF_SET_FLAGS, NOTIF_SYNC) == 0;
+    w->cpu = -1;
     if (!host_world_await(w, &w->mapper)) {
         host_fail(err, "world: %s", w->text);
         goto failed;

@@ -6,7 +6,9 @@
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -618,15 +620,18 @@ static void worlds_do_not_meet(void **state)
 
 /* ---- Hosts that refuse ---- */
 
-static void refuse(int nr)
+/* System call nr, or only those whose second argument is second (0: any). */
+static void refuse(int nr, uint32_t second)
 {
     struct sock_filter code[] = {
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)nr, 0, 1),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)nr, 0, 3),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[1])),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, second, 0, second ? 1 : 0),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
     };
-    struct sock_fprog program = {4, code};
+    struct sock_fprog program = {6, code};
     prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
     if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0)
         _exit(9);
@@ -662,7 +667,7 @@ static void a_refused_call_is_named(void **state)
         pid_t child = fork();
         if (child == 0) {
             struct host_err err = {""};
-            refuse(rows[i].nr);
+            refuse(rows[i].nr, 0);
             int failed = host_worlds_probe(&err);
             bool right = rows[i].named ? failed == -1 && strstr(err.text, rows[i].named) : failed == 0;
             if (!right)
@@ -672,6 +677,33 @@ static void a_refused_call_is_named(void **state)
         assert_int_equal(waitpid(child, &status, 0), child);
         assert_int_equal(status, 0);
     }
+}
+
+/* As before Linux 6.6, when no listener could ask for wake-ups on its own CPU. */
+static void without_help_from_the_scheduler(void **state)
+{
+    int status;
+    (void)state;
+    pid_t child = fork();
+    if (child == 0) {
+        struct rig r;
+        cpu_set_t before, after;
+        refuse(SYS_ioctl, _IOW('!', 4, uint64_t));
+        sched_getaffinity(0, sizeof(before), &before);
+        rig_init(&r);
+        rig_code(&r, int80, int80_end);
+        uint64_t end = now_us() + 700000; /* several placements long */
+        while (now_us() < end) {
+            rig_state(&r);
+            rig_run(&r);
+            rig_expect(&r, HOST_WORLD_SYSCALL, RIG_CODE + 7);
+        }
+        rig_finish(&r);
+        sched_getaffinity(0, sizeof(after), &after);
+        _exit(CPU_EQUAL(&before, &after) ? 0 : 1);
+    }
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
 }
 
 int main(void)
@@ -704,6 +736,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(kicks_at_any_time_change_nothing, setup, teardown),
         cmocka_unit_test_setup_teardown(worlds_do_not_meet, setup, teardown),
         cmocka_unit_test(a_refused_call_is_named),
+        cmocka_unit_test(without_help_from_the_scheduler),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
