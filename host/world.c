@@ -196,6 +196,7 @@ void host_world_reset(struct host_world *w)
         if (is_segment(&w->calls[i]))
             w->calls[kept++] = w->calls[i];
     w->call_count = kept;
+    w->used = true;
     host_world_unmap(w, 0, HOST_WINDOW_SIZE);
 }
 
@@ -280,6 +281,14 @@ static bool take_kick(struct host_world *w)
     return __atomic_exchange_n(&w->kicked, 0, __ATOMIC_SEQ_CST) != 0;
 }
 
+/* The next program is another, and must not find what the one before left on the signal stack. */
+static void erase_state(struct host_world *w)
+{
+    if (w->used)
+        memset(w->state, 0, WORLD_STATE_BYTES);
+    w->used = false;
+}
+
 /* From here on a kick is a signal to the world; one that came before is seen now. */
 static bool enter(struct host_world *w)
 {
@@ -320,6 +329,7 @@ void host_world_run(struct host_world *w, struct host_world_state *st, struct ho
         ex->why = HOST_WORLD_WILD;
         strcpy(ex->text, "entered with a selector that is not in the world's LDT");
     } else if (!w->dead) {
+        erase_state(w);
         host_world_frame_write(w, st);
         if (enter(w))
             leave(w, st, ex);

@@ -52,6 +52,7 @@ struct host_world {
     bool small_segments, cpuid_faults;
     bool hands_over; /* the kernel runs the world on the monitor's CPU by itself */
     int cpu;         /* it is bound to, -1: none */
+    bool used;       /* by a program before the last reset: its state is still there */
     bool dead;
     char text[128]; /* why dead */
 

@@ -134,6 +134,8 @@ int host_world_order(struct host_world *w, struct world_task *task, const struct
     host_world_answer(w, task, n);
     if (!host_world_await(w, task))
         return -1;
+    /* Guest code could read where in RAM its pages are. */
+    memset(w->orders + ORDERS_CALLS, 0, n * sizeof(*list));
     if (task->left == 0)
         return 0;
     *at = n - (unsigned)task->left;

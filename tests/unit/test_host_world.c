@@ -262,6 +262,30 @@ static void segment_faults(void **state)
     assert_int_equal(r->st.sel[ES], 0x27);
 }
 
+PROGRAM_BITS("16", small, "mov $0x1234, %ax\n push %ax\n int3");
+
+static void sixteen_bit_segments(void **state)
+{
+    struct rig *r = *state;
+    struct host_world_segment code = {RIG_CODE, 0xffff, 0xb, true, false};
+    struct host_world_segment stack = {RIG_DATA, 0x3fff, 0x3, true, false};
+    if (host_world_segment(r->w, 5, &code) != 0 || host_world_segment(r->w, 6, &stack) != 0) {
+        skip(); /* a kernel without CONFIG_X86_16BIT */
+        return;
+    }
+    rig_code(r, small, small_end);
+    r->st.sel[CS] = HOST_WORLD_SELECTOR(5);
+    r->st.sel[SS] = HOST_WORLD_SELECTOR(6);
+    r->st.eip = 0;
+    r->st.gpr[ESP] = 0xabcd1000; /* only SP counts, and the rest comes back (Linux' espfix) */
+    r->st.gpr[EAX] = 0xffffffff;
+    rig_run(r);
+    rig_expect_trap(r, 3, 0, 5);
+    assert_int_equal(r->st.gpr[EAX], 0xffff1234);
+    assert_int_equal(r->st.gpr[ESP], 0xabcd0ffe);
+    assert_int_equal(rig_peek(r, RIG_DATA_RAM + 0xffe) & 0xffff, 0x1234);
+}
+
 static void segments_the_host_refuses(void **state)
 {
     struct rig *r = *state;
@@ -358,6 +382,26 @@ static void upper_halves_cross(void **state)
     assert_memory_equal(r->st.fpu + 576 + 3 * 16, high, 16);
     assert_memory_equal(r->st.fpu + 160 + 2 * 16, zero, 16);
     assert_memory_equal(r->st.fpu + 576 + 2 * 16, zero, 16);
+}
+
+PROGRAM(wide_out, "mov $0x55, %eax\n kmovw %eax, %k1\n vpbroadcastd %xmm0, %zmm1\n int $0x80");
+PROGRAM(wide_in, "kmovw %k1, %eax\n vextracti64x4 $1, %zmm1, %ymm2\n vmovd %xmm2, %ecx\n int $0x80");
+
+/* What a 32-bit guest was never promised starts anew at every entry: nothing of another process's is seen there. */
+static void nothing_crosses_beyond_avx(void **state)
+{
+    struct rig *r = *state;
+    if (!__builtin_cpu_supports("avx512f")) {
+        skip();
+        return;
+    }
+    memset(r->st.fpu + 160, 0x77, 4);
+    RUN(r, wide_out);
+    assert_int_equal(r->ex.why, HOST_WORLD_SYSCALL);
+    RUN(r, wide_in);
+    assert_int_equal(r->ex.why, HOST_WORLD_SYSCALL);
+    assert_int_equal(r->st.gpr[EAX], 0);
+    assert_int_equal(r->st.gpr[ECX], 0);
 }
 
 static void odd_fpu_images_are_taken_as_far_as_they_make_sense(void **state)
@@ -719,10 +763,12 @@ int main(void)
         cmocka_unit_test_setup_teardown(single_step, setup, teardown),
         cmocka_unit_test_setup_teardown(a_thread_pointer, setup, teardown),
         cmocka_unit_test_setup_teardown(segment_faults, setup, teardown),
+        cmocka_unit_test_setup_teardown(sixteen_bit_segments, setup, teardown),
         cmocka_unit_test_setup_teardown(segments_the_host_refuses, setup, teardown),
         cmocka_unit_test_setup_teardown(an_entry_with_a_wrong_selector_is_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(fpu_state_crosses, setup, teardown),
         cmocka_unit_test_setup_teardown(upper_halves_cross, setup, teardown),
+        cmocka_unit_test_setup_teardown(nothing_crosses_beyond_avx, setup, teardown),
         cmocka_unit_test_setup_teardown(odd_fpu_images_are_taken_as_far_as_they_make_sense, setup, teardown),
         cmocka_unit_test_setup_teardown(a_page_that_goes_away_faults, setup, teardown),
         cmocka_unit_test_setup_teardown(reset_leaves_nothing, setup, teardown),

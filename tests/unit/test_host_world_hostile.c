@@ -495,6 +495,36 @@ static void the_orders_and_the_stub_cannot_be_written(void **state)
     }
 }
 
+/* from 500000h to 501000h, 3000h bytes */
+PROGRAM(copy,
+        LONG_MODE "mov 0x500000, %rsi\n mov $0x501000, %edi\n mov $0x3000, %ecx\n cld\n rep movsb\n ud2");
+
+static bool holds(struct rig *r, uint64_t from, uint8_t byte)
+{
+    rig_state(r);
+    memcpy(r->ram.base + RIG_DATA_RAM, &from, 8);
+    RUN(r, copy);
+    assert_int_equal(r->ex.why, HOST_WORLD_WILD);
+    assert_int_equal(r->st.gpr[ECX], 0);
+    return memchr(r->ram.base + RIG_DATA_RAM + 0x1000, byte, 0x3000) != NULL;
+}
+
+static void a_reset_world_remembers_nothing(void **state)
+{
+    struct rig *r = *state;
+    uint64_t target = STATE;
+    memcpy(r->ram.base + RIG_DATA_RAM, &target, 8);
+    r->st.gpr[EAX] = 0xe7;
+    r->st.gpr[ECX] = 0x9000;
+    RUN(r, fill);
+    assert_true(holds(r, STATE + 0x1000, 0xe7)); /* the test can see it */
+    host_world_reset(r->w);
+    rig_maps(r);
+    assert_false(holds(r, STATE + 0x1000, 0xe7));
+    assert_false(holds(r, STATE + 0x4000, 0xe7));
+    assert_false(holds(r, ORDERS + 0x2000, SYS_mmap)); /* nor what was mapped where */
+}
+
 /* ---- Forged signal frames (Linux: struct rt_sigframe of x86-64, see host/world_frame.c) ---- */
 
 PROGRAM(forged_return, LONG_MODE "mov 0x500000, %r11\n mov $0x500108, %esp\n mov $15, %eax\n jmp *%r11\n"
@@ -756,6 +786,7 @@ int main(int argc, char **argv)
         cmocka_unit_test_setup_teardown(jumping_into_the_stub, setup, teardown),
         cmocka_unit_test_setup_teardown(junk_in_the_state, setup, teardown),
         cmocka_unit_test_setup_teardown(the_orders_and_the_stub_cannot_be_written, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_reset_world_remembers_nothing, setup, teardown),
         cmocka_unit_test_setup_teardown(blocked_signals_and_an_endless_loop, setup, teardown),
         cmocka_unit_test_setup_teardown(blocked_signals_and_a_fault, setup, teardown),
         cmocka_unit_test_setup_teardown(the_alternate_stack_moved_or_switched_off, setup, teardown),
