@@ -28,9 +28,11 @@ static int probe_run(struct host_world *w, struct host_err *err)
         st.sel[i] = HOST_WORLD_SELECTOR(i == 1 ? 1 : 2);
     if (host_world_segment(w, 1, &code) != 0 || host_world_segment(w, 2, &data) != 0)
         return host_fail(err, "world: no descriptors for 32-bit code");
-    w->ram->base[0] = 0xcc; /* INT3 */
+    memcpy(w->ram->base, "\xcd\x80\xcc", 3); /* INT 80h, which a profile may forbid by killing; INT3 */
     host_world_map(w, st.eip, 0, HOST_PAGE, PROT_READ | PROT_EXEC);
     host_world_run(w, &st, &ex);
+    if (ex.why == HOST_WORLD_SYSCALL)
+        host_world_run(w, &st, &ex);
     if (ex.why == HOST_WORLD_TRAP && ex.vector == 3)
         return 0;
     return host_fail(err, "world: 32-bit code does not run on this host (%s)",

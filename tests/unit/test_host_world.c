@@ -723,6 +723,54 @@ static void a_refused_call_is_named(void **state)
     }
 }
 
+/* All that worlds need of a container's profile: Docker's default one has each of these. */
+static const int needed[] = {
+    /* the monitor */
+    SYS_memfd_create, SYS_ftruncate, SYS_mmap, SYS_munmap, SYS_madvise, SYS_pwrite64, SYS_socketpair,
+    SYS_rt_sigprocmask, SYS_clone, SYS_close, SYS_recvmsg, SYS_seccomp, SYS_ioctl, SYS_poll, SYS_wait4,
+    SYS_kill, SYS_tgkill,
+    /* between clone and exec */
+    SYS_setpgid, SYS_prctl, SYS_sendmsg, SYS_fcntl, SYS_dup2, SYS_dup3, SYS_close_range, SYS_execveat,
+    /* the world */
+    SYS_pause, SYS_rt_sigaction, SYS_setrlimit, SYS_modify_ldt, SYS_sigaltstack, SYS_arch_prctl,
+    SYS_rt_sigreturn, SYS_exit_group,
+    /* the C library's allocator, and this test's */
+    SYS_brk, SYS_mprotect, SYS_write, SYS_futex};
+#define NEEDED (sizeof(needed) / sizeof(needed[0]))
+
+static void allow_only_needed(void)
+{
+    struct sock_filter code[2 * NEEDED + 2];
+    size_t n = 0;
+    code[n++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr));
+    for (size_t i = 0; i < NEEDED; i++) {
+        code[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)needed[i], 0, 1);
+        code[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
+    }
+    code[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM);
+    struct sock_fprog program = {(unsigned short)n, code};
+    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+    if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0)
+        _exit(9);
+}
+
+static void under_a_profile_like_docker_s(void **state)
+{
+    int status;
+    (void)state;
+    pid_t child = fork();
+    if (child == 0) {
+        struct host_err err = {""};
+        allow_only_needed();
+        int failed = host_worlds_probe(&err);
+        if (failed)
+            print_message("%s\n", err.text);
+        _exit(failed ? 1 : 0);
+    }
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+}
+
 /* As before Linux 6.6, when no listener could ask for wake-ups on its own CPU. */
 static void without_help_from_the_scheduler(void **state)
 {
@@ -782,6 +830,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(kicks_at_any_time_change_nothing, setup, teardown),
         cmocka_unit_test_setup_teardown(worlds_do_not_meet, setup, teardown),
         cmocka_unit_test(a_refused_call_is_named),
+        cmocka_unit_test(under_a_profile_like_docker_s),
         cmocka_unit_test(without_help_from_the_scheduler),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
