@@ -14,7 +14,8 @@
 #include <unistd.h>
 
 #define LOOK_MS     200  /* how often a wait looks whether the world still lives */
-#define PATIENCE_MS 1000 /* how long a kicked world may take to come back */
+#define PATIENCE_MS 1000 /* how long a kicked world may take to come back, */
+#define WASTE_MS    500  /* and how much of a CPU's time: a busy host may let it wait for its turn */
 
 static void count(struct host_world *w, size_t offset)
 {
@@ -51,21 +52,34 @@ static bool reap(struct host_world *w)
     return true;
 }
 
-static uint64_t now_ms(void)
+static uint64_t ms(clockid_t clock)
 {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
+    struct timespec t = {0};
+    clock_gettime(clock, &t);
     return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
 }
 
-/* A kick was sent and nothing came. 64-bit code can block signals and loop; no honest world takes this long. */
-static void lose_patience(struct host_world *w, uint64_t *since)
+/* CPU time of the world; where it cannot be had, real time. */
+static uint64_t used_ms(const struct host_world *w)
 {
-    if (!__atomic_load_n(&w->kicked, __ATOMIC_SEQ_CST) || !__atomic_load_n(&w->running, __ATOMIC_SEQ_CST)) {
-        *since = 0;
-    } else if (*since == 0) {
-        *since = now_ms();
-    } else if (now_ms() - *since >= PATIENCE_MS) {
+    clockid_t clock;
+    return ms(clock_getcpuclockid(w->pid, &clock) == 0 ? clock : CLOCK_MONOTONIC);
+}
+
+struct patience {
+    bool waiting;
+    uint64_t since, used; /* when it was first seen to be kicked */
+};
+
+/* A kick was sent and nothing came. 64-bit code can block signals and loop; it cannot sleep. */
+static void lose_patience(struct host_world *w, struct patience *p)
+{
+    bool kicked =
+        __atomic_load_n(&w->kicked, __ATOMIC_SEQ_CST) && __atomic_load_n(&w->running, __ATOMIC_SEQ_CST);
+
+    if (!kicked || !p->waiting) {
+        *p = (struct patience){kicked, ms(CLOCK_MONOTONIC), used_ms(w)};
+    } else if (ms(CLOCK_MONOTONIC) - p->since >= PATIENCE_MS && used_ms(w) - p->used >= WASTE_MS) {
         host_world_died(w, "the world did not stop when it was told to");
         kill(w->pid, SIGKILL);
     }
@@ -96,17 +110,21 @@ static void receive(struct host_world *w)
 
 bool host_world_await(struct host_world *w, struct world_task *task)
 {
-    uint64_t since = 0;
+    struct patience patience = {0};
 
     while (!task->waits && !w->dead) {
         struct pollfd fd = {.fd = w->listener, .events = POLLIN};
         int n = poll(&fd, 1, LOOK_MS);
-        if (n > 0 && (fd.revents & POLLIN))
+        if (n < 0 && errno != EINTR)
+            host_world_died(w, "poll is refused (%s)", strerror(errno));
+        else if (n > 0 && (fd.revents & POLLIN))
             receive(w);
-        else if (!reap(w) && n <= 0)
-            lose_patience(w, &since);
-        else if (!w->dead)
+        else if (reap(w))
+            break;
+        else if (n > 0)
             usleep(1000); /* hung up: its end is near */
+        else
+            lose_patience(w, &patience);
     }
     return !w->dead;
 }

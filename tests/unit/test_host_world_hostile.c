@@ -572,7 +572,7 @@ static void blocked_signals_and_an_endless_loop(void **state)
     pthread_join(t, NULL);
     assert_int_equal(r->ex.why, HOST_WORLD_DEAD);
     assert_non_null(strstr(r->ex.text, "did not stop"));
-    assert_in_range(end - start, 900, 10000);
+    assert_in_range(end - start, 900, 60000); /* half a second of CPU time, which others want too */
     rig_run(r);
     assert_int_equal(r->ex.why, HOST_WORLD_DEAD); /* and stays so */
 }
@@ -772,7 +772,7 @@ int main(int argc, char **argv)
 {
     if (argc > 1 && strcmp(argv[1], "attack") == 0) {
         attack();
-        return 0;
+        _exit(0); /* LeakSanitizer does not work under strace */
     }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(nothing_is_mapped_but_guest_and_stub, setup, teardown),
