@@ -4,6 +4,7 @@
   check.py nano RINGLET PROGRAMS    all rows of the suite nano get a figure; table, JSON and HTML agree
   check.py broken RINGLET PROGRAMS  with programs that fail, rows fail and the run does not
   check.py alone RINGLET PROGRAMS   without QEMU and guests: the rest runs, what is missing is named
+  check.py apps RINGLET PROGRAMS    Debian's applications run to their end, in a guest under --verify and on the host
   check.py interrupted RINGLET PROGRAMS  Ctrl-C: what has been measured is kept and marked as partial
 """
 import html.parser, json, os, shutil, signal, subprocess, sys, tempfile, time
@@ -112,6 +113,22 @@ def alone(ringlet, programs, directory):
     assert figures['fork']['native']['median'] == 1 and figures['gzip'] == {} and figures['boot_686'] == {}
 
 
+def apps(ringlet, programs, directory):
+    cache = os.environ.get('RINGLET_CACHE') or os.path.join(os.environ.get('XDG_CACHE_HOME') or
+                                                            os.path.expanduser('~/.cache'), 'ringlet')
+    if not all(os.path.exists(os.path.join(cache, f)) for f in ('apps.cpio', 'vmlinuz-686', 'busybox')):
+        print('skipped: `sh host/bootstrap guests` has not fetched the guests')
+        sys.exit(77)
+    _, result, _ = run(ringlet, programs, directory, '--suite', 'apps', '--engines', 'ringlet,native', '--extra', '--verify')
+    assert not result['partial'] and not result['left_out'], result['left_out']
+    for row in result['rows']:
+        figure = row['results']['ringlet']
+        assert figure['median'] > 0 and figure['events'] == 1 and 'failed' not in figure, row
+        # A host may forbid what a chroot needs; then every row says so.
+        native = row['results']['native']
+        assert native.get('median', 0) > 0 or 'change the root directory' in native['failed'], row
+
+
 def interrupted(ringlet, programs, directory):
     started = os.path.join(directory, 'started')
     fakes = fake_programs(programs, directory, {'linux': 'test "$1" = nothing || echo row $1 1000',
@@ -134,7 +151,7 @@ def interrupted(ringlet, programs, directory):
 def main():
     what, ringlet, programs = sys.argv[1], sys.argv[2], os.path.dirname(sys.argv[3])
     with tempfile.TemporaryDirectory() as directory:
-        tests = {'nano': nano, 'broken': broken, 'alone': alone, 'interrupted': interrupted}
+        tests = {'nano': nano, 'broken': broken, 'alone': alone, 'apps': apps, 'interrupted': interrupted}
         tests[what](ringlet, programs, directory)
 
 

@@ -234,6 +234,8 @@ static inline u64 repeat_measure(const struct repeated *r, const struct argument
         mark_end(a, RUNS * n);
         took = t[RUNS / 2];
     }
+    if (!took)
+        fail("the clock stood still");
     if (r->bytes)
         return divide((u64)r->bytes * n, (u32)(took < 1000 ? 1 : divide(took, 1000)));
     return divide(took, n);
