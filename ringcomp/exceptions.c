@@ -229,12 +229,16 @@ static void trace_event(const struct rc_cpu *cpu, const struct rc_event *e)
             e->return_eip, cpu->cpl, cpu->seg[RC_SS].selector, cpu->gpr[RC_ESP], e->flags, cpu->gpr[RC_EAX]);
 }
 
+enum rc_result rc_general_deliver(struct rc_cpu *cpu, struct rc_event *e)
+{
+    return cpu->cr0 & RC_CR0_PE ? deliver_protected(cpu, e) : deliver_real(cpu, e);
+}
+
 enum rc_result rc_event_deliver(struct rc_cpu *cpu, struct rc_event *e)
 {
     if (RC_UNLIKELY(cpu->trace != NULL))
         trace_event(cpu, e);
-    const enum rc_result r =
-        RC_LIKELY(cpu->cr0 & RC_CR0_PE) ? deliver_protected(cpu, e) : deliver_real(cpu, e);
+    const enum rc_result r = RC_LIKELY(rc_flat_deliver(cpu, e)) ? RC_OK : rc_general_deliver(cpu, e);
     if (RC_LIKELY(r == RC_OK)) {
         cpu->irq_shadow = 0;
         cpu->halted = 0;

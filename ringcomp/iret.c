@@ -120,10 +120,15 @@ static enum rc_result iret_same(struct rc_cpu *cpu, const uint32_t *frame, unsig
 
 enum rc_result rc_iret(struct rc_cpu *cpu, unsigned opsize, uint32_t next_eip)
 {
+    cpu->irets++;
+    return RC_LIKELY(opsize == 4 && rc_flat_iret(cpu)) ? RC_OK : rc_general_iret(cpu, opsize, next_eip);
+}
+
+enum rc_result rc_general_iret(struct rc_cpu *cpu, unsigned opsize, uint32_t next_eip)
+{
     struct rc_desc cs;
     uint32_t frame[9];
 
-    cpu->irets++;
     if (RC_UNLIKELY(rc_is_v86(cpu)) && rc_iopl(cpu) < 3)
         return rc_raise_error(cpu, RC_GP, 0);
     if (RC_UNLIKELY(cpu->eflags & RC_NT) && rc_is_protected(cpu))

@@ -226,6 +226,13 @@ struct rc_event {
  * is then the EIP the *next* delivery must save (it changes when a task switch was half-way). */
 enum rc_result rc_event_deliver(struct rc_cpu *cpu, struct rc_event *e);
 
+/* flat.c: the same where everything is flat. False: nothing was changed, go the general way. */
+bool rc_flat_deliver(struct rc_cpu *cpu, const struct rc_event *e);
+bool rc_flat_iret(struct rc_cpu *cpu);
+/* Those ways, for the test that compares. */
+enum rc_result rc_general_deliver(struct rc_cpu *cpu, struct rc_event *e);
+enum rc_result rc_general_iret(struct rc_cpu *cpu, unsigned opsize, uint32_t next_eip);
+
 /* ---- Task switches (7.3) ---- */
 
 enum rc_switch_kind { RC_SWITCH_JMP, RC_SWITCH_CALL, RC_SWITCH_IRET, RC_SWITCH_EVENT };

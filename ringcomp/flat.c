@@ -1,0 +1,146 @@
+/* Gates and IRET between flat segments: what a kernel of today does at each system call and interrupt. */
+#include "ring.h"
+
+/*T:565 The same, for the case that is always the case
+ *
+ * The general ways through a gate and back (exceptions.c, iret.c) check descriptors of any kind. Kernels have four: code
+ * and data of ring 0 and ring 3, flat, 32-bit, accessed. A descriptor is one of these if it is equal, but for one bit
+ * that means nothing, to a constant; then all checks have passed and the hidden half of the segment register is known.
+ * Whatever is not so, or lies across two pages, is left to the general way with nothing changed. A unit test goes both
+ * ways from random states.
+:*/
+enum {
+    CODE_LIKE =
+        0x00cf9b00, /* upper half: base 0, limit 4 GiB, 32-bit, present, accessed; the DPL is or-ed in */
+    DATA_LIKE = 0x00cf9300,
+    AVAILABLE = 1 << 20,
+    LOWER = 0xffff,
+    GATE_KIND = 0x9e00, /* P, S, and the type but for interrupt or trap */
+    GATE_32 = 0x8e00,
+};
+
+/* The upper half of the descriptor of selector if it is `like`, of DPL equal to the selector's RPL, in the GDT; else 0. */
+static inline uint32_t flat_descriptor(struct rc_cpu *cpu, uint32_t selector, uint32_t like)
+{
+    if (RC_UNLIKELY((selector & 4) || selector < 8 || (selector | 7) > cpu->gdtr.limit))
+        return 0;
+    const uint8_t *p = spt_ptr(cpu->spt, cpu->gdtr.base + (selector & 0xfff8), 8, SPT_READ);
+    if (RC_UNLIKELY(!p || rc_load32(p) != LOWER))
+        return 0;
+    const uint32_t hi = rc_load32(p + 4);
+    return (hi & ~(uint32_t)AVAILABLE) == (like | (selector & 3) << 13) ? hi : 0;
+}
+
+static inline void set_flat(struct rc_seg *s, uint32_t selector, uint32_t hi, uint64_t soft)
+{
+    s->base = 0;
+    s->limit = UINT32_MAX;
+    s->selector = (uint16_t)selector;
+    s->attr = (uint16_t)(hi >> 8 & 0xf0ff);
+    s->soft = soft;
+}
+
+static inline bool stack_is_flat(const struct rc_cpu *cpu)
+{
+    return rc_is_flat(&cpu->seg[RC_SS]) && !cpu->seg[RC_SS].base && (cpu->seg[RC_SS].attr & RC_ATTR_DB);
+}
+
+/* SS0 and ESP0 of a 32-bit TSS. */
+static inline const uint8_t *inner_stack(struct rc_cpu *cpu)
+{
+    const struct rc_seg *tr = &cpu->seg[RC_TR];
+    if (RC_UNLIKELY(!(tr->attr & RC_ATTR_P) || !(tr->attr & RC_TYPE_IS32) || tr->limit < 9))
+        return NULL;
+    return spt_ptr(cpu->spt, tr->base + 4, 6, SPT_READ);
+}
+
+bool rc_flat_deliver(struct rc_cpu *cpu, const struct rc_event *e)
+{
+    if (RC_UNLIKELY(!rc_is_protected(cpu) || e->vector * 8u + 7 > cpu->idtr.limit))
+        return false;
+    const uint8_t *gate = spt_ptr(cpu->spt, cpu->idtr.base + e->vector * 8u, 8, SPT_READ);
+    if (RC_UNLIKELY(!gate))
+        return false;
+    const uint32_t lo = rc_load32(gate), hi = rc_load32(gate + 4), selector = lo >> 16;
+    if (RC_UNLIKELY((hi & GATE_KIND) != GATE_32 || (e->software && (hi >> 13 & 3) < cpu->cpl) ||
+                    (selector & 3)))
+        return false;
+    const uint32_t cs = flat_descriptor(cpu, selector, CODE_LIKE);
+    if (RC_UNLIKELY(!cs))
+        return false;
+
+    uint32_t esp = cpu->gpr[RC_ESP], ss = 0, ss_selector = 0, bytes = 12 + 4u * e->has_error;
+    if (cpu->cpl == 3) {
+        const uint8_t *st = inner_stack(cpu);
+        if (RC_UNLIKELY(!st))
+            return false;
+        esp = rc_load32(st);
+        ss_selector = rc_load16(st + 4);
+        ss = ss_selector & 3 ? 0 : flat_descriptor(cpu, ss_selector, DATA_LIKE);
+        bytes += 8;
+        if (RC_UNLIKELY(!ss))
+            return false;
+    } else if (RC_UNLIKELY(cpu->cpl || !stack_is_flat(cpu)))
+        return false;
+    uint8_t *frame = esp < bytes ? NULL : spt_ptr(cpu->spt, esp - bytes, bytes, SPT_WRITE);
+    if (RC_UNLIKELY(!frame))
+        return false;
+
+    if (ss) {
+        rc_store32(frame + bytes - 4, cpu->seg[RC_SS].selector);
+        rc_store32(frame + bytes - 8, cpu->gpr[RC_ESP]);
+        set_flat(&cpu->seg[RC_SS], ss_selector, ss, 0);
+    }
+    if (e->has_error) {
+        rc_store32(frame, e->error);
+        frame += 4;
+    }
+    rc_store32(frame, e->return_eip);
+    rc_store32(frame + 4, cpu->seg[RC_CS].selector);
+    rc_store32(frame + 8, e->flags);
+    cpu->eflags &= ~(uint32_t)(RC_TF | RC_VM | RC_RF | RC_NT);
+    if (!(hi & 1 << 8)) /* an interrupt gate */
+        cpu->iflag = 0;
+    cpu->cpl = 0;
+    cpu->gpr[RC_ESP] = esp - bytes;
+    set_flat(&cpu->seg[RC_CS], selector, cs, RC_SOFT_ODD << 32);
+    cpu->eip = rc_gate_offset(&(struct rc_desc){lo, hi, 0}, true);
+    return true;
+}
+
+/* From ring 0, with a frame of 32-bit words, to ring 0 or 3. */
+bool rc_flat_iret(struct rc_cpu *cpu)
+{
+    enum {
+        KEPT = RC_VM,
+        CHANGED = RC_ARITH | RC_TF | RC_DF | RC_NT | RC_RF | RC_AC | RC_ID | RC_IOPL | RC_VIF | RC_VIP
+    };
+    if (RC_UNLIKELY(!rc_is_protected(cpu) || (cpu->eflags & RC_NT) || cpu->cpl || !stack_is_flat(cpu)))
+        return false;
+    const uint32_t esp = cpu->gpr[RC_ESP];
+    const uint8_t *frame = spt_ptr(cpu->spt, esp, 20, SPT_READ);
+    if (RC_UNLIKELY(!frame || esp > UINT32_MAX - 20))
+        return false;
+    const uint32_t eip = rc_load32(frame), selector = rc_load32(frame + 4) & 0xffff,
+                   flags = rc_load32(frame + 8);
+    const uint32_t cs = flat_descriptor(cpu, selector, CODE_LIKE);
+    if (RC_UNLIKELY(!cs || (flags & RC_VM)))
+        return false;
+    if (selector & 3) {
+        const uint32_t ss_selector = rc_load16(frame + 16);
+        const uint32_t ss =
+            (selector & 3) == 3 && (ss_selector & 3) == 3 ? flat_descriptor(cpu, ss_selector, DATA_LIKE) : 0;
+        if (RC_UNLIKELY(!ss))
+            return false;
+        cpu->gpr[RC_ESP] = rc_load32(frame + 12);
+        set_flat(&cpu->seg[RC_SS], ss_selector, ss, 0);
+        cpu->cpl = 3;
+        rc_seg_drop_inner(cpu);
+    } else
+        cpu->gpr[RC_ESP] = esp + 12;
+    set_flat(&cpu->seg[RC_CS], selector, cs, RC_SOFT_ODD << 32);
+    cpu->eip = eip;
+    cpu->eflags = (cpu->eflags & KEPT) | (flags & CHANGED) | 2;
+    cpu->iflag = flags >> 9 & 1;
+    return true;
+}
