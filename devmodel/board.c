@@ -36,6 +36,7 @@ struct dev_board {
     struct i8042 *kbc;
     struct acpi *acpi;
     struct pci *pci;
+    struct isapnp *isapnp;
     struct vga *vga;
     struct latch *latch;
     struct debug_exit *debug_exit;
@@ -127,7 +128,8 @@ static int board_wire(struct dev_board *b, struct host_err *err)
         rtc_create(&b->rtc, b->bus, loop, i8259_pin(b->pic, 8), b->cfg.rtc_epoch, err) ||
         i8042_create(&b->kbc, b->bus, &kbc, err) || acpi_create(&b->acpi, b->bus, loop, &acpi, err) ||
         pci_create(&b->pci, b->bus, &(struct pci_wiring){board_on_reset, b}, err) ||
-        vga_create(&b->vga, b->bus, err) || latch_create(&b->latch, b->bus, err))
+        isapnp_create(&b->isapnp, b->bus, err) || vga_create(&b->vga, b->bus, err) ||
+        latch_create(&b->latch, b->bus, err))
         return -1;
     for (unsigned i = 0; i < b->cfg.serial_count; i++)
         if (board_wire_serial(b, i, err))
@@ -208,6 +210,7 @@ void dev_board_destroy(struct dev_board *b)
     debug_exit_destroy(b->debug_exit);
     latch_destroy(b->latch);
     vga_destroy(b->vga);
+    isapnp_destroy(b->isapnp);
     pci_destroy(b->pci);
     acpi_destroy(b->acpi);
     i8042_destroy(b->kbc);
@@ -230,6 +233,7 @@ void dev_board_reset(struct dev_board *b)
     i8042_reset(b->kbc);
     acpi_reset(b->acpi);
     pci_reset(b->pci);
+    isapnp_reset(b->isapnp);
     vga_reset(b->vga);
     latch_reset(b->latch);
     for (unsigned i = 0; i < b->cfg.serial_count; i++)

@@ -71,6 +71,34 @@ int dev_bus_add_io(struct dev_bus *bus, const struct dev_region *r, struct host_
     return 0;
 }
 
+int bus_add_movable_io(struct dev_bus *bus, const struct dev_region *r, unsigned *handle,
+                       struct host_err *err)
+{
+    if (region_check(r, 4, err))
+        return -1;
+    if (bus->io_count == IO_REGIONS)
+        return host_fail(err, "too many port regions: no room for '%s'", r->name);
+    *handle = bus->io_count;
+    bus->io[bus->io_count++].r = *r;
+    return 0;
+}
+
+bool bus_move_io(struct dev_bus *bus, unsigned handle, uint32_t base)
+{
+    struct dev_region *r = &bus->io[handle].r;
+    for (uint64_t p = r->base; p < r->base + r->size; p++)
+        if (bus->io_owner[p] == handle + 1)
+            bus->io_owner[p] = 0;
+    if (base >= IO_PORTS || r->size > IO_PORTS - base)
+        return false;
+    for (uint64_t p = base; p < base + r->size; p++)
+        if (bus->io_owner[p])
+            return false;
+    r->base = base;
+    memset(bus->io_owner + base, (int)handle + 1, r->size);
+    return true;
+}
+
 int bus_add_ports(struct dev_bus *bus, const struct dev_region *rows, unsigned count, void *ctx,
                   struct host_err *err)
 {

@@ -15,6 +15,14 @@
 int bus_add_ports(struct dev_bus *bus, const struct dev_region *rows, unsigned count, void *ctx,
                   struct host_err *err);
 
+/* A region whose place the guest chooses: added at no port, r->base (r->base + size at most 10000h) being only
+ * what reports show. bus_move_io takes it from where it is and puts it at base; BUS_NOWHERE, or a base where any
+ * port has an owner already, leaves it at no port and returns false. */
+enum { BUS_NOWHERE = 0x10000 };
+int bus_add_movable_io(struct dev_bus *bus, const struct dev_region *r, unsigned *handle,
+                       struct host_err *err);
+bool bus_move_io(struct dev_bus *bus, unsigned handle, uint32_t base);
+
 /* ---- irq.c: several outputs on one line (wired OR), as COM1 and COM3 on IRQ 4. ---- */
 struct irq_join {
     struct dev_irq out;
@@ -136,6 +144,12 @@ struct pci;
 int pci_create(struct pci **out, struct dev_bus *bus, const struct pci_wiring *w, struct host_err *err);
 void pci_destroy(struct pci *p);
 void pci_reset(struct pci *p);
+
+/* ---- isapnp.c: a Plug and Play ISA card without a function, so that a search for cards ends early. ---- */
+struct isapnp;
+int isapnp_create(struct isapnp **out, struct dev_bus *bus, struct host_err *err);
+void isapnp_destroy(struct isapnp *c);
+void isapnp_reset(struct isapnp *c);
 
 /* ---- vga.c: text memory, and registers that keep what is written. ---- */
 struct vga;
