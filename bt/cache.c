@@ -16,6 +16,8 @@ enum { HEAT_PAGE = 2000, HEAT_FIRST = 2 * HEAT_PAGE, HEAT_MOST = 8 * HEAT_PAGE }
 /* Doubts double the faults before a site is soft again. A mistake is cheap when the site looks by itself. */
 enum { LOOK_DOUBTS = 4, CALL_DOUBTS = 8 };
 
+enum { JTAB_BYTES = sizeof(uint32_t) * BT_JTAB_ENTRIES, JTAB_LOG_BYTES = sizeof(uint16_t) * BT_JTAB_LOG };
+
 static uint32_t hash_of(const struct bt_vcpu *v, uint64_t gpa, uint32_t eip, uint32_t mode)
 {
     uint64_t h = (gpa ^ (uint64_t)(eip >> 12) << 40 ^ (uint64_t)mode << 33) * UINT64_C(0x9e3779b97f4a7c15);
@@ -93,7 +95,7 @@ void bt_cache_finish(struct bt_vcpu *v)
     release(v->forms, sizeof *v->forms * (v->forms_mask + 1));
     release(v->hstack_mem, 2 * (BT_HSTACK_SIZE + HOST_PAGE) + HOST_PAGE);
     for (unsigned i = 0; i < SPT_MAX_SPACES; i++)
-        release(v->jtabs[i].entry, sizeof(uint32_t) * BT_JTAB_ENTRIES);
+        release(v->jtabs[i].entry, JTAB_BYTES + JTAB_LOG_BYTES);
     if (v->arena.rw)
         host_arena_finish(&v->arena);
 }
@@ -302,24 +304,35 @@ unsigned bt_cache_row(const struct bt_vcpu *v, const struct bt_block *b, uint32_
 
 uint32_t *bt_jtab_create(void)
 {
-    return reserve(sizeof(uint32_t) * BT_JTAB_ENTRIES);
+    return reserve(JTAB_BYTES + JTAB_LOG_BYTES);
+}
+
+static uint16_t *jtab_log(const struct bt_jtab *t)
+{
+    return (uint16_t *)(t->entry + BT_JTAB_ENTRIES);
 }
 
 void bt_jtab_set(struct bt_vcpu *v, unsigned space, uint32_t b)
 {
     struct bt_jtab *t = &v->jtabs[space];
-    t->entry[v->block[b].eip & (BT_JTAB_ENTRIES - 1)] = v->block[b].host;
-    t->used = true;
+    uint32_t i = v->block[b].eip & (BT_JTAB_ENTRIES - 1);
+    if (t->count < BT_JTAB_LOG)
+        jtab_log(t)[t->count] = (uint16_t)i;
+    t->count++;
+    t->entry[i] = v->block[b].host;
     v->block[b].tabled = true;
 }
 
+/* A process that lives for a millisecond sets some two hundred entries, and giving the memory back would cost two host
+ * page faults for each. */
 void bt_jtab_flush(struct bt_vcpu *v, unsigned space)
 {
     struct bt_jtab *t = &v->jtabs[space];
-    if (!t->entry || !t->used)
-        return;
-    madvise(t->entry, sizeof(uint32_t) * BT_JTAB_ENTRIES, MADV_DONTNEED);
-    t->used = false;
+    if (t->count > BT_JTAB_LOG)
+        madvise(t->entry, JTAB_BYTES, MADV_DONTNEED);
+    for (uint32_t i = 0; t->count <= BT_JTAB_LOG && i < t->count; i++)
+        t->entry[jtab_log(t)[i]] = 0;
+    t->count = 0;
 }
 
 /* ---- forms ---- */

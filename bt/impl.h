@@ -123,10 +123,11 @@ struct bt_shown {
     uint32_t minus_page[2][BT_SHOWN_ROWS]; /* [readable], [writable too] */
 };
 
+#define BT_JTAB_LOG 1024u
 struct bt_jtab {
     uint32_t *entry; /* BT_JTAB_ENTRIES arena offsets by low 16 bits of EIP; 0: miss */
     uint32_t mode;   /* the mode all entries are for */
-    bool used;
+    uint32_t count;  /* entries set since the last flush; the first BT_JTAB_LOG are listed behind the table */
 };
 
 struct bt_stubs {                       /* arena offsets */
