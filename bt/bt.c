@@ -448,6 +448,7 @@ enum bt_exit bt_run(struct bt_vcpu *v, uint64_t limit, uint64_t *retired)
             bt_fpu_park(v);
             rc_deliver_irq(cpu, v->cfg.ops.intack(v->cfg.ops.ctx));
             v->leave_reason = BT_LEAVE_EVENT;
+            v->crossings_left = 1; /* the way back is timed (dispatch.c) */
             continue;
         }
         if (cpu->request) {

@@ -36,7 +36,8 @@ void bt_dispatch_account(struct bt_vcpu *v, uint64_t *bucket)
  *
  * Reading the time-stamp counter at each crossing would be a tenth of a system call. So of the visits to a ring that begin
  * by bt_dispatch one of CROSSINGS (odd: both rings in turn) is timed, and the time of the others is divided in the same
- * proportion when somebody asks. All else is exact.
+ * proportion when somebody asks. What follows an interrupt is timed always: a program that computes crosses so rarely that
+ * none of its crossings might be. All else is exact.
 :*/
 enum { CROSSINGS = 31 };
 
