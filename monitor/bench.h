@@ -116,6 +116,7 @@ struct bench_results {
     bool quick, partial;
     const char *version;
     char host[256], date[32];
+    double load; /* the host's load average of the last minute before the run, over its CPUs */
     char note[BENCH_MAX_NOTES][200]; /* what was left out, and why */
     unsigned notes;
     struct bench_split split[BENCH_GROUPS];    /* of the last round */
@@ -144,6 +145,8 @@ double bench_suite_speedup(const struct bench_results *r, enum bench_suite suite
 enum bench_engine bench_subject(const struct bench_results *r);
 /* Is the engine to be compared with the subject? */
 bool bench_compared(const struct bench_results *r, enum bench_engine engine);
+/* Were other programs running when it began? Ratios then say more than figures, and neither says much. */
+bool bench_host_busy(const struct bench_results *r);
 #define BENCH_TWIN_GOAL 1.3
 /* How many times the row costs what it costs with less memory (its twin); 0 when one of them has no figure. */
 double bench_twin_ratio(const struct bench_results *r, unsigned row, enum bench_engine engine);

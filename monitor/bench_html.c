@@ -164,6 +164,11 @@ static void html_intro(const struct bench_results *r, FILE *out)
              (unsigned)(r->memory >> 20));
     html_element(out, "p", line);
     html_element(out, "p", "Ratios compare ringlet with each other engine: above 1, ringlet is ahead.");
+    if (bench_host_busy(r))
+        fprintf(out,
+                "<p class=\"partial\">The host was busy: before the run %.1f programs wanted each of its "
+                "CPUs.</p>\n",
+                r->load);
     if (r->partial)
         fputs("<p class=\"partial\">Partial: the run was interrupted.</p>\n", out);
 }

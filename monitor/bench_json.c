@@ -189,6 +189,7 @@ void bench_json_print(const struct bench_results *r, FILE *out)
     bench_json_field(out, "ringlet", r->version, ",\n  ");
     bench_json_field(out, "host", r->host, ",\n  ");
     bench_json_field(out, "date", r->date, ",\n");
+    fprintf(out, "  \"load_per_cpu\": %.3g,\n", r->load);
     fprintf(out, "  \"rounds\": %u,\n  \"quick\": %s,\n  \"partial\": %s,\n  \"memory_mib\": %" PRIu64 ",\n",
             r->rounds, r->quick ? "true" : "false", r->partial ? "true" : "false", r->memory >> 20);
     bench_json_engines(r, out);

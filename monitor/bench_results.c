@@ -139,6 +139,11 @@ bool bench_compared(const struct bench_results *r, enum bench_engine engine)
     return subject < BENCH_ENGINES && engine != subject && r->engine[engine].here;
 }
 
+bool bench_host_busy(const struct bench_results *r)
+{
+    return r->load > 0.4;
+}
+
 double bench_twin_ratio(const struct bench_results *r, unsigned row, enum bench_engine engine)
 {
     const char *twin = bench_rows[row].twin;

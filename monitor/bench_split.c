@@ -2,7 +2,7 @@
 #include <string.h>
 #include "bench_html.h"
 
-enum { SPLIT_LEFT = 90, SPLIT_WIDTH = 820, SPLIT_BAR = 20, ROW_WIDTH = 220, ROW_BAR = 14 };
+enum { SPLIT_LEFT = 90, SPLIT_WIDTH = 820, SPLIT_BAR = 20, ROW_WIDTH = 180, ROW_BAR = 14 };
 
 struct split_place {
     double x, width;
@@ -86,8 +86,18 @@ static void work_number_cell(double v, FILE *out)
         fprintf(out, "<td>%s</td>", bench_number(v, number));
 }
 
-static void work_row(unsigned row, const struct bench_work *w, FILE *out)
+/* What never happened in the whole suite gets no column. */
+static bool work_counted(const struct bench_results *r, enum bench_suite suite, unsigned count)
 {
+    for (unsigned i = 0; i < bench_row_count; i++)
+        if (bench_rows[i].suite == suite && r->work[i][bench_subject(r)].count[count] > 0)
+            return true;
+    return false;
+}
+
+static void work_row(const struct bench_results *r, unsigned row, FILE *out)
+{
+    const struct bench_work *w = &r->work[row][bench_subject(r)];
     struct split_place p = {0, ROW_WIDTH, 0, ROW_BAR, 2};
     double total = split_total(&w->split), host = total > 0 ? w->host_kernel / total : 0;
 
@@ -98,16 +108,19 @@ static void work_row(unsigned row, const struct bench_work *w, FILE *out)
     split_bar(&w->split, &p, out);
     fprintf(out, "</svg></td><td>%.0f%%</td>", host * 100);
     for (unsigned i = 0; i < BENCH_COUNTS; i++)
-        work_number_cell(w->count[i] / w->units, out);
+        if (work_counted(r, bench_rows[row].suite, i))
+            work_number_cell(w->count[i] / w->units, out);
     fputs("</tr>\n", out);
 }
 
-static void work_head(FILE *out)
+static void work_head(const struct bench_results *r, enum bench_suite suite, FILE *out)
 {
     fputs("<div class=\"wide\"><table class=\"work\"><tr><th>row</th><th>time</th><th>in the host's "
           "kernel</th>",
           out);
     for (unsigned i = 0; i < BENCH_COUNTS; i++) {
+        if (!work_counted(r, suite, i))
+            continue;
         fputs("<th>", out);
         for (const char *c = bench_count_names[i]; *c; c++)
             fputc(*c == '_' ? ' ' : *c, out);
@@ -132,10 +145,10 @@ void html_work(const struct bench_results *r, enum bench_suite suite, FILE *out)
                     "(last round, %s)</summary>\n",
                     suite == BENCH_APPS ? "one run is one event" : "set-up included");
             split_key(out);
-            work_head(out);
+            work_head(r, suite, out);
         }
         any = true;
-        work_row(i, w, out);
+        work_row(r, i, out);
     }
     if (any)
         fputs("</table></div></details>\n", out);

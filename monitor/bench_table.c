@@ -128,6 +128,8 @@ void bench_table_print(const struct bench_results *r, FILE *out)
             "%s\n%s; ringlet %s; %u round%s%s; medians [least..most]; a ratio above 1: ringlet is ahead\n",
             r->host, r->date, r->version, r->rounds, r->rounds == 1 ? "" : "s",
             r->partial ? "; PARTIAL: interrupted" : "");
+    if (bench_host_busy(r))
+        fprintf(out, "the host was busy: before the run %.1f programs wanted each of its CPUs\n", r->load);
     for (unsigned s = 0; s < BENCH_SUITES; s++) {
         if (!r->suite[s])
             continue;

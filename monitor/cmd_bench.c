@@ -322,8 +322,11 @@ static void bench_describe_host(struct bench_results *r)
     struct host_features f;
     time_t now = time(NULL);
     struct tm tm;
+    double load;
 
     host_features_probe(&f);
+    if (getloadavg(&load, 1) == 1 && f.cpus)
+        r->load = load / f.cpus;
     snprintf(r->host, sizeof(r->host), "%s, %u CPUs, %s", f.cpu_name, f.cpus, f.kernel);
     strftime(r->date, sizeof(r->date), "%Y-%m-%d %H:%M UTC", gmtime_r(&now, &tm));
 }
@@ -397,6 +400,9 @@ static int bench_prepare(struct bench_options *o, struct host_err *err)
     o->config.host_mib = bench_host_mib();
     bench_engines_probe(&o->config, r);
     bench_say_engines(r);
+    if (bench_host_busy(r))
+        cmd_say("bench: this host is busy: %.1f programs want each of its CPUs; a quiet one measures better",
+                r->load);
     for (unsigned e = 0; e < BENCH_ENGINES; e++)
         if (r->engine[e].here)
             return 0;

@@ -491,7 +491,9 @@ static void html(void **state)
 
     (void)state;
     r.partial = true;
+    r.load = 2.5;
     text = printed(bench_html_print, &r);
+    has(text, "before the run 2.5 programs wanted each");
     has(text, "<!DOCTYPE html>");
     has(text, "Partial: the run was interrupted");
     has(text, "a &quot;quoted&quot; &lt;b&gt;\\name");
@@ -522,6 +524,7 @@ static void table(void **state)
     has(text, "left out: left \"this\" & that");
     has(text, "tcg, boot_pae: no <reason>");
     assert_null(strstr(text, "PARTIAL"));
+    assert_null(strstr(text, "busy"));
     free(text);
     bench_results_finish(&r);
 }
