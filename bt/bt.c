@@ -111,9 +111,11 @@ int bt_create(struct bt_vcpu **out, const struct bt_config *cfg, struct host_err
     v->cfg = *cfg;
     v->callout_fn = (uint64_t)bt_callout_insn;
     v->light_fn = (uint64_t)bt_light_seg;
+    v->miss_fn = (uint64_t)bt_dispatch_miss;
+    __builtin_cpu_init();
+    v->bmi2 = !cfg->plain_host && __builtin_cpu_supports("bmi2");
     v->host_flags = 0x202;
     v->tsc_own = !cfg->clock || cfg->clock->is_virtual;
-    v->no_look = !__builtin_cpu_supports("bmi2");
     bt_decoder_init(&v->decoder);
     struct rc_ops ops = {.ctx = v, .tsc = on_tsc};
     v->io = (struct bt_ops){.ctx = v, .in = on_in, .out = on_out};
@@ -301,13 +303,6 @@ static uint32_t lookup(struct bt_vcpu *v, uint32_t mode, unsigned *space)
     return b;
 }
 
-/* May translated code of `space` at this privilege be entered by jump table? Not supervisor code in user
- * pages. */
-static bool table_allowed(uint32_t mode, unsigned space)
-{
-    return (mode & RC_MODE_USER) || space == SPT_KERNEL_SPACE;
-}
-
 static void chain(struct bt_vcpu *v, uint32_t b, uint32_t mode, unsigned space)
 {
     if (v->unchained)
@@ -316,9 +311,15 @@ static void chain(struct bt_vcpu *v, uint32_t b, uint32_t mode, unsigned space)
         struct bt_link *l = &v->link[v->leave_link];
         if (v->block[b].gpa2)
             l->cross = true;
-        if (l->target_eip == v->block[b].eip && (!l->cross || space == SPT_KERNEL_SPACE))
+        if (l->target_eip != v->block[b].eip)
+            return;
+        if (!l->cross || space == SPT_KERNEL_SPACE) {
             bt_cache_link(v, v->leave_link, b);
-    } else if (table_allowed(mode, space) && !(v->direct && bt_direct_owns(v, space, v->block[b].gpa)))
+            return;
+        }
+        bt_cache_link_by_table(v, v->leave_link);
+    }
+    if (bt_dispatch_tabled(v, mode, space, b))
         bt_jtab_set(v, mode & RC_MODE_USER ? spt_user_space(v->spt) : SPT_KERNEL_SPACE, b);
 }
 

@@ -9,7 +9,7 @@
 #include "impl.h"
 #include "emit.h"
 
-enum { FORMS_FLUSHES = 8 };
+enum { FORMS_FLUSHES = 8, LINK_STUB_JUMP = 6 + 6 + 1 /* mov r8d, mov r9d, jmp */ };
 /* How often a block may look into the software TLB before windows would have been cheaper: a page in a window costs as
  * much as two thousand times looking. */
 enum { HEAT_PAGE = 2000, HEAT_FIRST = 2 * HEAT_PAGE, HEAT_MOST = 8 * HEAT_PAGE };
@@ -214,6 +214,13 @@ static void unlink_one(struct bt_vcpu *v, uint32_t link)
     l->to = 0;
 }
 
+/* The last jump of an unlinked branch's stub leads to the table instead of out. */
+void bt_cache_link_by_table(struct bt_vcpu *v, uint32_t link)
+{
+    struct emit e = {v->arena.rw, 0};
+    e_patch32(&e, v->link[link].stub + LINK_STUB_JUMP, v->stubs.table);
+}
+
 void bt_cache_unlink_cross(struct bt_vcpu *v)
 {
     for (uint32_t i = 0; i < v->cross_count; i++)
@@ -315,7 +322,7 @@ static uint16_t *jtab_log(const struct bt_jtab *t)
 void bt_jtab_set(struct bt_vcpu *v, unsigned space, uint32_t b)
 {
     struct bt_jtab *t = &v->jtabs[space];
-    uint32_t i = v->block[b].eip & (BT_JTAB_ENTRIES - 1);
+    uint32_t i = bt_jtab_index(v, v->block[b].eip);
     if (t->count < BT_JTAB_LOG)
         jtab_log(t)[t->count] = (uint16_t)i;
     t->count++;

@@ -107,7 +107,7 @@ static bool must_look(struct bt_vcpu *v)
  * A system call is two changes of the mode: INT, IRET. Going back to bt_run for each would be right and slow: it delivers
  * interrupts, counts, looks the block up by physical address. When none of that is needed (nothing is pending, the new
  * mode's jump table knows the address) the callout itself puts the new window, jump table and return stack in place and
- * names the block to go on with. The table may hold another block there that shares the low 16 bits of its address; each
+ * names the block to go on with. The table may hold another block there whose address has the same index; each
  * block's entry checks that, and misses.
 :*/
 uint64_t bt_dispatch(struct bt_vcpu *v)
@@ -117,7 +117,7 @@ uint64_t bt_dispatch(struct bt_vcpu *v)
     if (must_look(v) || (mode = bt_mode(v)) & RC_MODE_INTERP)
         return 0;
     const struct bt_jtab *t = bt_dispatch_jtab(v, mode);
-    uint32_t entry = t ? t->entry[cpu->eip & (BT_JTAB_ENTRIES - 1)] : 0;
+    uint32_t entry = t ? t->entry[bt_jtab_index(v, cpu->eip)] : 0;
     if (!entry)
         return 0;
     uint64_t gsbase = v->gsbase;
@@ -131,4 +131,30 @@ uint64_t bt_dispatch(struct bt_vcpu *v)
     bt_flags_to_host(v);
     v->counts.dispatched++;
     return (uint64_t)(v->arena.rx + entry);
+}
+
+/* Code in user pages that runs with supervisor rights is found each time; code that may run natively leaves here. */
+bool bt_dispatch_tabled(struct bt_vcpu *v, uint32_t mode, unsigned space, uint32_t b)
+{
+    return ((mode & RC_MODE_USER) || space == SPT_KERNEL_SPACE) &&
+           !(v->direct && bt_direct_owns(v, space, v->block[b].gpa));
+}
+
+/* The jump table had nothing, or another block, for cpu.eip. A big program has more code than the table has rows; its
+ * blocks are still there. Returns where to go on, or BT_GO_OUT: bt_run must look. */
+uint64_t bt_dispatch_miss(struct bt_vcpu *v)
+{
+    uint32_t mode = v->entered_mode, eip = v->cpu.eip;
+    uint64_t gpa;
+    unsigned space;
+    struct spt_info info;
+    if (must_look(v) ||
+        !spt_fetch(v->spt, eip, SPT_EXEC | (mode & RC_MODE_USER ? SPT_USER : 0), &gpa, &space, &info))
+        return BT_GO_OUT;
+    uint32_t b = bt_cache_find(v, gpa, eip, mode);
+    if (!b || v->block[b].gpa2 || !bt_dispatch_tabled(v, mode, space, b) || must_look(v))
+        return BT_GO_OUT;
+    bt_jtab_set(v, mode & RC_MODE_USER ? spt_user_space(v->spt) : SPT_KERNEL_SPACE, b);
+    v->counts.found++;
+    return (uint64_t)(v->arena.rx + v->block[b].main);
 }

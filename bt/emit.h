@@ -2,6 +2,7 @@
 #ifndef BT_EMIT_H
 #define BT_EMIT_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -131,18 +132,25 @@ static inline void e_expect(struct emit *e, uint32_t value, uint32_t miss)
     e_jmp(e, miss);
     EB(e, 0x4c, 0x89, 0xc9);
 }
-/* r9 = jump table target of r8d: movzx r9d,r8w; mov r9d,[r14+r9*4]; lea r9,[r9+r13] */
-static inline void e_jtab_lookup(struct emit *e)
+/* r9 = jump table target of r8d: rorx r9d,r8d,2; movzx r9d,r9w (without BMI2: movzx r9d,r8w); mov r9d,[r14+r9*4];
+ * lea r9,[r9+r13]. See bt_jtab_index. */
+static inline void e_jtab_lookup(struct emit *e, bool bmi2)
 {
-    EB(e, 0x45, 0x0f, 0xb7, 0xc8);
+    if (bmi2)
+        EB(e, 0xc4, 0x43, 0x7b, 0xf0, 0xc8, 0x02, 0x45, 0x0f, 0xb7, 0xc9);
+    else
+        EB(e, 0x45, 0x0f, 0xb7, 0xc8);
     EB(e, 0x47, 0x8b, 0x0c, 0x8e);
     EB(e, 0x4f, 0x8d, 0x0c, 0x29);
 }
 /* The same, and go there. */
-enum { E_JTAB_JUMP_LENGTH = 4 + 4 + 4 + 3 };
-static inline void e_jtab_jump(struct emit *e)
+static inline unsigned e_jtab_jump_length(bool bmi2)
 {
-    e_jtab_lookup(e);
+    return (bmi2 ? 10 : 4) + 4 + 4 + 3;
+}
+static inline void e_jtab_jump(struct emit *e, bool bmi2)
+{
+    e_jtab_lookup(e, bmi2);
     EB(e, 0x41, 0xff, 0xe1); /* jmp r9 */
 }
 

@@ -125,7 +125,7 @@ struct bt_shown {
 
 #define BT_JTAB_LOG 1024u
 struct bt_jtab {
-    uint32_t *entry; /* BT_JTAB_ENTRIES arena offsets by low 16 bits of EIP; 0: miss */
+    uint32_t *entry; /* BT_JTAB_ENTRIES arena offsets by bt_jtab_index(EIP); 0: miss */
     uint32_t mode;   /* the mode all entries are for */
     uint32_t count;  /* entries set since the last flush; the first BT_JTAB_LOG are listed behind the table */
 };
@@ -135,6 +135,7 @@ struct bt_stubs {                       /* arena offsets */
     uint32_t enter, enter_check, abort; /* abort follows enter */
     uint32_t link, leave, leave_saved;
     uint32_t callout, callout_restore, callout_end;
+    uint32_t table; /* r8d: target EIP, through the jump table */
     uint32_t sentinel, light, end;
 };
 
@@ -153,6 +154,7 @@ struct bt_vcpu {
     uint64_t host_flags;          /* RFLAGS image: guest's arithmetic flags and DF */
     uint64_t callout_fn;          /* bt_callout_insn */
     uint64_t light_fn;            /* bt_light_seg */
+    uint64_t miss_fn;             /* bt_dispatch_miss */
     struct spt_tlb tlb;           /* SOFT sites look into it */
     uint32_t heat[BT_HEAT_WORDS]; /* executions of SOFT sites that are still for free, by block */
     uint32_t leave_reason, leave_link;
@@ -162,6 +164,7 @@ struct bt_vcpu {
     /* -- C only -- */
     uint8_t vec_held[128] __attribute__((aligned(16)));
     struct bt_config cfg;
+    bool bmi2; /* RORX and SHRX may be emitted */
     struct host_arena arena;
     uint32_t arena_next;
     struct bt_stubs stubs;
@@ -209,7 +212,6 @@ struct bt_vcpu {
     struct {
         uint32_t page, touches;
     } young[256];                         /* user pages that soft sites touch and no window shows, by hash */
-    bool can_probe;                       /* the host has SHRX */
     struct bt_jtab jtabs[SPT_MAX_SPACES]; /* [0]: kernel */
     uint8_t *hstack_mem;                  /* two stacks with guard pages */
     uint64_t hstack_top[2];               /* [user] */
@@ -219,7 +221,6 @@ struct bt_vcpu {
     bool tsc_own;  /* the clock is a virtual one */
     bool stepping; /* host TF is set: walking to the next guest instruction boundary */
     bool unchained;
-    bool no_look;      /* the host lacks RORX: SOFT sites are callouts */
     bool entered_user; /* privilege and space of the last entry */
     uint32_t entered_mode;
     unsigned entered_space;
@@ -324,7 +325,14 @@ bool bt_cache_drop_range(struct bt_vcpu *v, uint64_t gpa, unsigned len);
 uint32_t bt_cache_by_host(struct bt_vcpu *v, uint32_t arena_off);
 unsigned bt_cache_row(const struct bt_vcpu *v, const struct bt_block *b, uint32_t arena_off);
 void bt_cache_link(struct bt_vcpu *v, uint32_t link, uint32_t to);
+void bt_cache_link_by_table(struct bt_vcpu *v,
+                            uint32_t link); /* depends on more than this page: never chained */
 void bt_cache_unlink_cross(struct bt_vcpu *v);
+/* Without BMI2 the low 16 bits of EIP; else those above the lowest two, for four times as much code. */
+static inline uint32_t bt_jtab_index(const struct bt_vcpu *v, uint32_t eip)
+{
+    return (v->bmi2 ? eip >> 2 : eip) & (BT_JTAB_ENTRIES - 1);
+}
 uint32_t *bt_jtab_create(void);
 void bt_jtab_set(struct bt_vcpu *v, unsigned space, uint32_t b);
 void bt_jtab_flush(struct bt_vcpu *v, unsigned space);
@@ -362,6 +370,8 @@ struct bt_jtab *bt_dispatch_jtab(struct bt_vcpu *v, uint32_t mode); /* NULL: no 
 void bt_dispatch_account(struct bt_vcpu *v, uint64_t *bucket);
 void bt_dispatch_divide(struct bt_vcpu *v); /* add what was sampled to the counters */
 void bt_dispatch_windows(struct bt_vcpu *v, uint32_t mode, const struct bt_jtab *t);
+bool bt_dispatch_tabled(struct bt_vcpu *v, uint32_t mode, unsigned space, uint32_t b);
+uint64_t bt_dispatch_miss(struct bt_vcpu *v); /* called from emitted code */
 /* At the end of a callout that does not go on behind its instruction: the code to go on with, everything in place for it;
  * 0: translated code must be left. */
 uint64_t bt_dispatch(struct bt_vcpu *v);

@@ -17,8 +17,6 @@ enum {
 :*/
 int bt_probe_init(struct bt_vcpu *v, struct host_err *err)
 {
-    __builtin_cpu_init();
-    v->can_probe = __builtin_cpu_supports("bmi2");
     void *p =
         mmap(NULL, PROBE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p == MAP_FAILED)

@@ -80,7 +80,6 @@ void bt_stubs_emit(struct bt_vcpu *v)
     /* Offset 0: what an empty jump table entry leads to. r8d: target EIP. */
     s->miss = e.at;
     e_store(&e, false, E_R8, CPU(eip));
-    e_store_imm(&e, OFF(leave_reason), BT_LEAVE_MISS);
     uint32_t miss_jump = e.at + 1;
     e_jmp(&e, 0);
 
@@ -92,7 +91,6 @@ void bt_stubs_emit(struct bt_vcpu *v)
 
     /* Save the guest's state; cpu.eip and leave_reason are set. */
     s->leave = e.at;
-    e_patch32(&e, miss_jump, s->leave);
     emit_gprs(&e, 0x89);
     emit_flags_save(&e);
     e_store(&e, true, E_RSP, OFF(hstack));
@@ -124,6 +122,24 @@ void bt_stubs_emit(struct bt_vcpu *v)
     s->abort = e.at;
     e_patch32(&e, abort_jump, s->abort);
     e_store_imm(&e, OFF(leave_reason), BT_LEAVE_ABORTED);
+    e_jmp(&e, s->leave_saved);
+
+    /* The rest of a miss: perhaps C finds the block. */
+    e_patch32(&e, miss_jump, e.at);
+    emit_gprs(&e, 0x89);
+    emit_flags_save(&e);
+    e_store(&e, true, E_RSP, OFF(hstack));
+    e8(&e, 0xfc);
+    e_load(&e, true, E_RSP, OFF(c_rsp));
+    EB(&e, 0x48, 0x83, 0xec, 0x08); /* sub rsp,8: as in a callout */
+    e_mov(&e, true, E_RDI, E_R15);
+    EB(&e, 0x41, 0xff, 0x97); /* call [r15+miss_fn] */
+    e32(&e, OFF(miss_fn));
+    e_mov(&e, true, E_R10, E_RAX);
+    EB(&e, 0x48, 0x83, 0xf8, BT_GO_OUT); /* cmp rax, BT_GO_OUT */
+    EB(&e, 0x0f, 0x87);                  /* ja go_on */
+    e_rel32(&e, go_on);
+    e_store_imm(&e, OFF(leave_reason), BT_LEAVE_MISS);
     e_jmp(&e, s->leave_saved);
 
     /* Called by a site as `mov r8d, site; call callout`. r8d: site. */
@@ -167,7 +183,8 @@ void bt_stubs_emit(struct bt_vcpu *v)
     /* Bottom of the host return stack: a guest RET whose CALL was not mirrored. r8d: target EIP. */
     s->sentinel = e.at;
     EB(&e, 0x48, 0x8d, 0x64, 0x24, 0xf8); /* lea rsp,[rsp-8]: the sentinel's slot again, still intact */
-    e_jtab_jump(&e);
+    s->table = e.at;
+    e_jtab_jump(&e, v->bmi2);
 
     /* A light call: selector in r8d, segment number in r9d; only what C may clobber is saved. r8d: 0 when done. No
      * guest state is in memory meanwhile, so a kick in here walks on to the boundary. */

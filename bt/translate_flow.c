@@ -38,7 +38,7 @@ void tx_stubs(struct tx *t)
         e_mov_imm(e, E_R8, l->target_eip);
         tx_reloc(t, e->at - 4, BT_RELOC_EIP);
         if (l->cross && t->space != SPT_KERNEL_SPACE) {
-            e_jtab_jump(e);
+            e_jtab_jump(e, t->v->bmi2);
         } else {
             e_mov_imm(e, E_R9, n);
             tx_reloc(t, e->at - 4, BT_RELOC_LINK);
@@ -70,9 +70,9 @@ static void return_site(struct tx *t)
     EB(e, 0x49, 0x89, 0xc9, 0x41, 0x8d, 0x88);
     tx_reloc(t, e->at, BT_RELOC_NEG_EIP);
     e32(e, 0u - t->next);
-    EB(e, 0xe3, 3 + E_JTAB_JUMP_LENGTH);
+    EB(e, 0xe3, (uint8_t)(3 + e_jtab_jump_length(t->v->bmi2)));
     EB(e, 0x4c, 0x89, 0xc9);
-    e_jtab_jump(e);
+    e_jtab_jump(e, t->v->bmi2);
     EB(e, 0x4c, 0x89, 0xc9);
     tx_jump_to(t, t->next);
 }
@@ -142,7 +142,7 @@ void tx_flow(struct tx *t, enum tx_kind kind)
         if (!load_target(t))
             return;
         tx_esp_settle(t);
-        e_jtab_jump(e);
+        e_jtab_jump(e, t->v->bmi2);
         if (t->form == BT_FORM_SOFT) {
             tx_soft_come_here(t);
             tx_jump_to(t, t->next); /* the callout leaves unless EIP is the next instruction's */
@@ -152,7 +152,7 @@ void tx_flow(struct tx *t, enum tx_kind kind)
         if (t->form != BT_FORM_WINDOW || !load_target(t))
             return;
         push_next(t);
-        e_jtab_lookup(e);
+        e_jtab_lookup(e, t->v->bmi2);
         EB(e, 0x41, 0xff, 0xd1); /* call r9 */
         return_site(t);
         break;

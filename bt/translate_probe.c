@@ -108,7 +108,7 @@ bool tx_probed(struct tx *t, enum tx_kind kind)
 {
     struct bt_vcpu *v = t->v;
     enum bt_probe probe = probe_of(t, kind);
-    if (!probe || !v->can_probe || !(t->mode & RC_MODE_USER))
+    if (!probe || !v->bmi2 || !(t->mode & RC_MODE_USER))
         return false;
     struct bt_block blk = *t->blk;
     uint32_t at = t->e.at, sites = v->site_count, links = v->link_count, relocs = v->reloc_count;

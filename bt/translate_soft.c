@@ -22,7 +22,7 @@ bool tx_soft_possible(const struct tx *t, enum tx_kind kind)
     const struct bt_insn *i = &t->insn;
     /* bit tests of a register reach far beyond their operand */
     bool bits = i->map == ZYDIS_OPCODE_MAP_0F && (i->opcode & 0xe7) == 0xa3;
-    return t->form == BT_FORM_SOFT && !t->v->no_look && !(t->mode & RC_MODE_USER) &&
+    return t->form == BT_FORM_SOFT && t->v->bmi2 && !(t->mode & RC_MODE_USER) &&
            (kind == TX_COPY || kind == TX_MOFFS || kind == TX_JMP_RM) && i->is_mem && i->asz == 4 && !bits &&
            i->mem_size >= 1 && i->mem_size <= 16 && tx_seg_flat(t, i->seg);
 }

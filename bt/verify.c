@@ -151,6 +151,9 @@ static bool check_stub(struct vf *f, uint32_t target)
     bool is_call = f->insn.mnemonic == ZYDIS_MNEMONIC_CALL, is_jmp = f->insn.mnemonic == ZYDIS_MNEMONIC_JMP;
     if (target == v->stubs.miss && is_jmp)
         return true;
+    if (target == v->stubs.table && is_jmp)
+        return f->state.reg[8].kind == VF_NUM ||
+               vf_refuse(f, "way to the jump table without an address in r8");
     if (target == v->stubs.callout && is_call) {
         for (unsigned k = 0; k < b->site_count; k++)
             if (exactly(f, 8, b->site + k) && v->site[b->site + k].block == f->number)

@@ -52,7 +52,8 @@ static bool in_list(const uint16_t *list, unsigned n, ZydisMnemonic m)
 
 static bool may_appear(const ZydisDecodedInstruction *z)
 {
-    if (z->mnemonic == ZYDIS_MNEMONIC_SHRX) /* the translator's own: a shift that leaves the flags alone */
+    if (z->mnemonic == ZYDIS_MNEMONIC_SHRX ||
+        z->mnemonic == ZYDIS_MNEMONIC_RORX) /* the flags stay as they are */
         return true;
     if (z->encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY)
         return false;
@@ -289,7 +290,8 @@ static bool check_operands(struct vf *f)
 static bool writes_whole(ZydisMnemonic m)
 {
     return m == ZYDIS_MNEMONIC_MOV || m == ZYDIS_MNEMONIC_LEA || m == ZYDIS_MNEMONIC_MOVZX ||
-           m == ZYDIS_MNEMONIC_BSWAP || m == ZYDIS_MNEMONIC_AND || m == ZYDIS_MNEMONIC_SHRX;
+           m == ZYDIS_MNEMONIC_BSWAP || m == ZYDIS_MNEMONIC_AND || m == ZYDIS_MNEMONIC_SHRX ||
+           m == ZYDIS_MNEMONIC_RORX;
 }
 
 static struct vf_value result(const struct vf *f)

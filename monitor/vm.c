@@ -126,6 +126,7 @@ static int vm_create_cpu(struct vm *vm, struct host_err *err)
         .max_user_spaces = cfg->max_user_spaces,
         .max_maps = cfg->max_maps,
         .verify = cfg->verify,
+        .plain_host = cfg->plain_host,
     };
 
     rc_config_host(&bt.cpu);

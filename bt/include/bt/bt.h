@@ -47,6 +47,7 @@ struct bt_config {
     size_t cache_bytes;       /* translation cache, 0: default 64 MiB */
     unsigned max_user_spaces; /* 0: default */
     unsigned max_maps;        /* 0: from the host's vm.max_map_count */
+    bool plain_host;          /* emit nothing that x86-64 hosts of before 2013 lack (BMI2) */
     bool verify;              /* run the SFI verifier on every emitted block */
 };
 
@@ -55,7 +56,7 @@ enum { BT_TRACE_BLOCK = 1, BT_TRACE_EXCEPTION = 2, BT_TRACE_SHADOW = 4, BT_TRACE
 
 struct bt_counts {
     uint64_t blocks, insns, insns_interp, cache_bytes, cache_flushes, blocks_dropped, chained, callouts,
-        retranslated, rebased, code_writes, steps, verified, entries, dispatched;
+        retranslated, rebased, found, code_writes, steps, verified, entries, dispatched;
     uint64_t exits[8];                                /* by reason: bt_exit_name() */
     uint64_t ticks_kernel, ticks_user, ticks_monitor; /* time split, in TSC ticks */
 };

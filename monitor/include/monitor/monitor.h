@@ -34,6 +34,7 @@ struct vm_config {
     unsigned worlds; /* for direct execution at most; 0: default */
     bool no_reboot;
     bool verify;          /* SFI verifier */
+    bool plain_host;      /* translate without BMI2 */
     bool virtual_clock;   /* deterministic: time moves with retired instructions (lock step) */
     const char *cpu_mask; /* --cpu */
     size_t cache_bytes;
