@@ -10,8 +10,7 @@ static void on_code_write(void *ctx, uint64_t gpa, unsigned len)
 {
     struct bt_vcpu *v = ctx;
     bt_interp_code_write(v->interp, gpa, len);
-    if (bt_cache_drop_range(v, gpa, len))
-        spt_untrace_code(v->spt, gpa);
+    bt_cache_code_write(v, gpa, len);
 }
 
 static void on_fetch_gone(void *ctx, unsigned space, uint32_t gva, uint32_t pages)

@@ -278,6 +278,38 @@ bool bt_cache_drop_range(struct bt_vcpu *v, uint64_t gpa, unsigned len)
     return !*head;
 }
 
+enum { REWRITTEN = 4, IDLE_STORES = 64 };
+
+static struct bt_rewritten *rewritten_row(struct bt_vcpu *v, uint64_t gpa)
+{
+    return &v->rewritten[gpa / HOST_PAGE % (sizeof v->rewritten / sizeof *v->rewritten)];
+}
+
+/* Is this page written and executed in turn? */
+bool bt_cache_is_rewritten(struct bt_vcpu *v, uint64_t gpa)
+{
+    const struct bt_rewritten *r = rewritten_row(v, gpa);
+    return r->page == gpa / HOST_PAGE && r->times >= REWRITTEN && r->idle < IDLE_STORES;
+}
+
+/* A store to a traced page, by C: forget what is translated from these bytes. The page is no longer traced if nothing of
+ * it is translated, unless that would not last. */
+void bt_cache_code_write(struct bt_vcpu *v, uint64_t gpa, unsigned len)
+{
+    struct bt_rewritten *r = rewritten_row(v, gpa);
+    uint64_t dropped = v->counts.blocks_dropped;
+    bool empty = bt_cache_drop_range(v, gpa, len);
+    if (r->page != gpa / HOST_PAGE)
+        *r = (struct bt_rewritten){.page = (uint32_t)(gpa / HOST_PAGE)};
+    if (v->counts.blocks_dropped != dropped) {
+        r->times += r->times < REWRITTEN;
+        r->idle = 0;
+    } else
+        r->idle += r->idle < IDLE_STORES;
+    if (empty && !bt_cache_is_rewritten(v, gpa))
+        spt_untrace_code(v->spt, gpa);
+}
+
 uint32_t bt_cache_by_host(struct bt_vcpu *v, uint32_t off)
 {
     uint32_t lo = 1, hi = v->block_count; /* blocks are allocated in arena order */

@@ -202,6 +202,11 @@ struct bt_vcpu {
         uint16_t faults; /* window faults that one page would have served */
         uint16_t idle;   /* SOFT: executions a window would have served for nothing */
     } * forms;
+    struct bt_rewritten {
+        uint32_t page;
+        uint8_t times; /* a store met translated code */
+        uint8_t idle;  /* stores since that did not */
+    } rewritten[64];
     struct bt_soft_seen {
         uint32_t frames;
         uint32_t invalidations; /* how many INVLPG of the address there had been */
@@ -322,6 +327,8 @@ uint32_t bt_cache_find(struct bt_vcpu *v, uint64_t gpa, uint32_t eip, uint32_t m
 void bt_cache_insert(struct bt_vcpu *v, uint32_t b);
 void bt_cache_drop(struct bt_vcpu *v, uint32_t b);
 bool bt_cache_drop_range(struct bt_vcpu *v, uint64_t gpa, unsigned len);
+void bt_cache_code_write(struct bt_vcpu *v, uint64_t gpa, unsigned len);
+bool bt_cache_is_rewritten(struct bt_vcpu *v, uint64_t gpa);
 uint32_t bt_cache_by_host(struct bt_vcpu *v, uint32_t arena_off);
 unsigned bt_cache_row(const struct bt_vcpu *v, const struct bt_block *b, uint32_t arena_off);
 void bt_cache_link(struct bt_vcpu *v, uint32_t link, uint32_t to);

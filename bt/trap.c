@@ -130,13 +130,14 @@ static void other_view(struct trap *p, uint32_t gva, bool in_user_window)
  *
  * The page is write-protected while blocks of it exist. First offences: forget the page's blocks, let it be
  * written. A site that keeps storing to code pages (data beside code, or a JIT) is moved to the
- * interpreter, which knows which bytes of the page are translated.
+ * interpreter, which knows which bytes of the page are translated. A page that is written and executed in turn
+ * stays protected even while it has no translation: to change that twice per turn would be two host calls and a signal.
 :*/
 static void code_write(struct trap *p, uint64_t gpa)
 {
     struct bt_vcpu *v = p->v;
     v->counts.code_writes++;
-    if (bt_form_strike(v, p->gpa) > 4) {
+    if (bt_form_strike(v, p->gpa) > (bt_cache_is_rewritten(v, gpa) ? 1 : 4)) {
         guilty(p, BT_FORM_INTERP);
         return;
     }

@@ -123,6 +123,35 @@ static void mixed_page(void)
     check_eq(*data, 40000, "20000 stores by the code itself into its page");
 }
 
+/* Written in pieces by several instructions and executed in turn, for long; then the page is data for long, then code
+ * and data by turns. */
+static void turns(void)
+{
+    for (u32 v = 0; v < 300; v++) {
+        code[0] = 0xb8;
+        *(volatile u16 *)(code + 1) = (u16)v;
+        *(volatile u16 *)(code + 3) = (u16)(v * 3);
+        code[5] = OPCODE_RET;
+        for (u32 i = 0; i < 3; i++)
+            check_eq(call(code), v | (v * 3) << 16, "turn %u", v);
+    }
+    for (u32 round = 0; round < 3; round++) {
+        for (u32 i = 0; i < 4096; i++)
+            code[i] = (u8)(i * 7 + round);
+        u32 sum = 0, want = 0;
+        for (u32 i = 0; i < 4096; i++) {
+            sum += code[i];
+            want += (u8)(i * 7 + round);
+        }
+        check_eq(sum, want, "the page as data, round %u", round);
+    }
+    for (u32 v = 0; v < 100; v++) {
+        emit(code + 64 * (v % 3), v);
+        *(volatile u32 *)(code + 2048) += v;
+        check_eq(call(code + 64 * (v % 3)), v, "code and data, turn %u", v);
+    }
+}
+
 static void aliases(u32 *pd)
 {
     u32 frame = (u32)code;
@@ -179,6 +208,7 @@ void guest_main(void)
         function_rewritten();
         across_pages();
         mixed_page();
+        turns();
         if (paged) {
             aliases(pd);
             spaces(pd);
