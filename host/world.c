@@ -292,7 +292,7 @@ static void erase_state(struct host_world *w)
 }
 
 /* From here on a kick is a signal to the world; one that came before is seen now. */
-static bool enter(struct host_world *w)
+static bool enter(struct host_world *w, struct host_world_exit *ex)
 {
     __atomic_store_n(&w->running, 1, __ATOMIC_SEQ_CST);
     if (take_kick(w)) {
@@ -301,8 +301,9 @@ static bool enter(struct host_world *w)
     }
     if (w->counts)
         w->counts->world_runs++;
-    /* False: its wait was interrupted, which only forged frames can bring about. It waits anew, and we for it. */
-    host_world_answer(w, &w->runner, 0);
+    /* Not answered: it was killed, or its wait was interrupted, which only a forged frame can bring about. Then it waits
+     * anew, and we for it. */
+    ex->ran = host_world_answer(w, &w->runner, 0);
     return true;
 }
 
@@ -333,7 +334,7 @@ void host_world_run(struct host_world *w, struct host_world_state *st, struct ho
     } else if (!w->dead) {
         erase_state(w);
         host_world_frame_write(w, st);
-        if (enter(w))
+        if (enter(w, ex))
             leave(w, st, ex);
     }
     inside = outer;

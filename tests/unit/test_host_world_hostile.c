@@ -695,9 +695,12 @@ static void killed_while_it_waits(void **state)
 {
     struct rig *r = *state;
     RUN(r, honest);
+    assert_true(r->ex.ran);
     kill(child_of(getpid()), SIGKILL);
+    usleep(50000);
     RUN(r, honest);
     assert_int_equal(r->ex.why, HOST_WORLD_DEAD);
+    assert_false(r->ex.ran);
 }
 
 static void killed_before_it_maps(void **state)
@@ -708,6 +711,31 @@ static void killed_before_it_maps(void **state)
     kill(child_of(getpid()), SIGKILL);
     RUN(r, honest);
     assert_int_equal(r->ex.why, HOST_WORLD_DEAD);
+    assert_false(r->ex.ran);
+}
+
+/* More mappings than the host allows: no instruction runs, and the reason says what to do. */
+static void more_mappings_than_the_host_has(void **state)
+{
+    struct rig *r = *state;
+    unsigned limit = 0;
+    FILE *f = fopen("/proc/sys/vm/max_map_count", "re");
+    assert_non_null(f);
+    assert_int_equal(fscanf(f, "%u", &limit), 1);
+    fclose(f);
+    if (limit > 200000) {
+        skip(); /* would take too long */
+        return;
+    }
+    rig_code(r, honest, honest_end);
+    struct host_world_state before = r->st;
+    for (uint32_t i = 0; i <= limit; i++) /* every other page */
+        host_world_map(r->w, 0x10000000 + i * 2 * HOST_PAGE, RIG_ROM_RAM, HOST_PAGE, PROT_READ);
+    rig_run(r);
+    assert_int_equal(r->ex.why, HOST_WORLD_DEAD);
+    assert_false(r->ex.ran);
+    assert_non_null(strstr(r->ex.text, "vm.max_map_count"));
+    assert_memory_equal(&r->st, &before, sizeof(before));
 }
 
 /* A monitor with a world in an endless loop is killed: the world's process ends. */
@@ -796,6 +824,7 @@ int main(int argc, char **argv)
         cmocka_unit_test_setup_teardown(killed_from_outside, setup, teardown),
         cmocka_unit_test_setup_teardown(killed_while_it_waits, setup, teardown),
         cmocka_unit_test_setup_teardown(killed_before_it_maps, setup, teardown),
+        cmocka_unit_test_setup_teardown(more_mappings_than_the_host_has, setup, teardown),
         cmocka_unit_test_setup_teardown(worlds_die_with_the_monitor, setup, teardown),
         cmocka_unit_test_setup_teardown(nothing_is_left_of_a_world, setup, teardown),
     };

@@ -193,9 +193,12 @@ enum host_world_why {
 };
 struct host_world_exit {
     enum host_world_why why;
-    unsigned vector,
-        error;      /* #PF: bit 0 of error is about the host's page tables, the others about the access */
+    unsigned vector;
+    unsigned error; /* #PF: bit 0 is about the host's page tables, the others about the access */
     uint32_t addr;  /* #PF: linear address */
+    /* False: no instruction was executed. A DEAD that did not run (it could not map, was killed while it waited) is
+     * no loss: *st is current and can go on elsewhere. */
+    bool ran;
     char text[128]; /* WILD, DEAD */
 };
 
