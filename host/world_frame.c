@@ -250,10 +250,37 @@ static const char *wild(const struct host_world *w, const struct frame *f, const
 
 #define AUDIT_I386 (3u | __AUDIT_ARCH_LE) /* EM_386 */
 
+/* The kernel saves the number of the thread's last exception, which need not be the reason of this signal. */
+static unsigned vector_of(int signo, uint64_t trapno)
+{
+    static const struct {
+        int signo;
+        uint32_t vectors; /* those that Linux turns into it, arch/x86/kernel/traps.c and fault.c */
+        unsigned otherwise;
+    } rows[] = {
+        {SIGSEGV, 1u << 4 | 1u << 5 | 1u << 9 | 1u << 10 | 1u << 13 | 1u << 14, 13},
+        {SIGBUS, 1u << 11 | 1u << 12 | 1u << 17, 13},
+        {SIGILL, 1u << 6, 6},
+        {SIGFPE, 1u << 0 | 1u << 16 | 1u << 19, 16},
+        {SIGTRAP, 1u << 1 | 1u << 3, 1},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+        if (rows[i].signo == signo)
+            return trapno < 32 && (rows[i].vectors >> trapno & 1) ? (unsigned)trapno : rows[i].otherwise;
+    return (unsigned)trapno;
+}
+
+static bool out_of_memory(const struct frame *f)
+{
+    int code = f->info.code;
+    return f->info.signo == SIGBUS &&
+           (code == BUS_ADRERR || code == BUS_OBJERR || code == BUS_MCEERR_AR || code == BUS_MCEERR_AO);
+}
+
 static void classify(const struct frame *f, struct host_world_state *st, struct host_world_exit *ex)
 {
-    ex->vector = (unsigned)f->trapno;
-    ex->error = (unsigned)f->error;
+    ex->vector = vector_of(f->info.signo, f->trapno);
+    ex->error = ex->vector == f->trapno ? (unsigned)f->error : 0;
     ex->addr = (uint32_t)f->cr2;
     ex->why = HOST_WORLD_TRAP;
     switch (f->info.signo) {
@@ -288,7 +315,7 @@ void host_world_frame_read(struct host_world *w, struct host_world_state *st, st
 
     memcpy(&f, w->state + w->shape.frame, sizeof(f));
     memcpy(sel, w->state + STATE_ES, sizeof(sel));
-    if (f.info.signo == SIGBUS && f.info.code > 0 && f.trapno == 14) {
+    if (out_of_memory(&f)) {
         host_world_died(w, "the host could not supply a page of memory");
         return;
     }

@@ -524,6 +524,19 @@ static void both_ends_of_the_address_space(void **state)
     assert_true(r->ex.vector == 14 || r->ex.vector == 13);
 }
 
+static void memory_the_host_does_not_have(void **state)
+{
+    struct rig *r = *state;
+    assert_int_equal(ftruncate(r->ram.fd, RIG_ROM_RAM), 0);
+    struct host_world_state before = r->st;
+    host_world_map(r->w, RIG_HOLE, RIG_ROM_RAM, HOST_PAGE, PROT_READ);
+    before.eip = RIG_CODE;
+    RUN(r, read_hole);
+    assert_int_equal(r->ex.why, HOST_WORLD_DEAD);
+    assert_non_null(strstr(r->ex.text, "memory"));
+    assert_memory_equal(&r->st, &before, sizeof(before));
+}
+
 /* ---- Kicks ---- */
 
 static uint64_t now_us(void)
@@ -855,6 +868,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_queue_of_any_length, setup, teardown),
         cmocka_unit_test_setup_teardown(nonsense_is_not_mapped, setup, teardown),
         cmocka_unit_test_setup_teardown(both_ends_of_the_address_space, setup, teardown),
+        cmocka_unit_test_setup_teardown(memory_the_host_does_not_have, setup, teardown),
         cmocka_unit_test_setup_teardown(a_kick_stops_an_endless_loop, setup, teardown),
         cmocka_unit_test_setup_teardown(a_kick_of_the_thread_is_one_of_the_world, setup, teardown),
         cmocka_unit_test_setup_teardown(an_early_kick_is_not_lost, setup, teardown),
