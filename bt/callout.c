@@ -71,6 +71,40 @@ static void divide_account(struct bt_vcpu *v, const struct bt_site *site, bool f
     v->leave_pending = true;
 }
 
+/* The instructions that go from ring to ring, without the interpreter around them: nothing it does between
+ * instructions concerns translated code, but for AC (alignment checks, single-stepping and breakpoints are never here). */
+static uint64_t cross(struct bt_vcpu *v, const struct bt_site *site)
+{
+    struct rc_cpu *cpu = &v->cpu;
+    const uint32_t next = site->eip + site->insn.length;
+    enum rc_result r = RC_FAULT;
+    bt_flags_from_host(v);
+    cpu->eip = site->eip;
+    cpu->irq_shadow = 0;
+    v->counts.callouts++;
+    switch (site->cross) {
+    case BT_CROSS_INT:
+        r = rc_software_int(cpu, (uint8_t)site->insn.imm, true, next);
+        break;
+    case BT_CROSS_IRET:
+        r = rc_iret(cpu, site->insn.osz, next);
+        break;
+    case BT_CROSS_SYSENTER:
+        r = rc_sysenter(cpu);
+        break;
+    case BT_CROSS_SYSEXIT:
+        r = rc_sysexit(cpu);
+        break;
+    }
+    if (r != RC_OK)
+        rc_deliver_fault(cpu);
+    uint64_t to = bt_dispatch_cross(v);
+    if (to)
+        return to;
+    bt_flags_to_host(v);
+    return BT_GO_OUT;
+}
+
 /*T:350 Callouts
  *
  * Whatever may not be copied is executed here by the interpreter, while the block waits. The block goes on
@@ -83,6 +117,8 @@ uint64_t bt_callout_insn(struct bt_vcpu *v, uint32_t n)
     struct bt_site *site = &v->site[n];
     const struct bt_block *blk = &v->block[site->block];
     uint32_t space = spt_user_space(v->spt);
+    if (site->cross && !v->unchained && !v->trace && !(cpu->eflags & (RC_TF | RC_RF | RC_AC)))
+        return cross(v, site);
     bt_flags_from_host(v);
     cpu->eip = site->eip;
     v->counts.callouts++;

@@ -81,7 +81,8 @@ void bt_dispatch_windows(struct bt_vcpu *v, uint32_t mode, const struct bt_jtab 
     bool user = mode & RC_MODE_USER;
     switch_returns(v, user, space);
     uint64_t k = (uint64_t)spt_kernel_window(v->spt), u = (uint64_t)spt_user_window(v->spt);
-    if (v->entered_space != space || v->window_k != k || v->window_u != u) {
+    bool changed = v->entered_space != space || v->window_k != k || v->window_u != u;
+    if (changed) {
         for (unsigned i = 0; i < 256; i++)
             v->window[i] = v->user_view[i] ? u : k;
         v->window_k = k;
@@ -93,6 +94,9 @@ void bt_dispatch_windows(struct bt_vcpu *v, uint32_t mode, const struct bt_jtab 
     v->shown = (uint64_t)&v->shown_of[space];
     v->gsbase = user ? u : k;
     v->jtab = (uint64_t)t->entry;
+    if (changed)
+        v->side[!user].mode = RC_MODE_INTERP;
+    v->side[user] = (struct bt_side){.mode = mode, .jtab = t->entry, .window = v->gsbase};
 }
 
 static bool must_look(struct bt_vcpu *v)
@@ -128,6 +132,35 @@ uint64_t bt_dispatch(struct bt_vcpu *v)
     if (v->gsbase != gsbase) /* expensive */
         __asm__ volatile("wrgsbase %0" : : "r"(v->gsbase));
     cpu->eflags &= ~(uint32_t)RC_RF; /* as in run_block */
+    bt_flags_to_host(v);
+    v->counts.dispatched++;
+    return (uint64_t)(v->arena.rx + entry);
+}
+
+/* The other side was left by the way it is entered again, with nothing in between that could move windows. */
+uint64_t bt_dispatch_cross(struct bt_vcpu *v)
+{
+    struct rc_cpu *cpu = &v->cpu;
+    const uint32_t mode = bt_mode(v), user = mode & RC_MODE_USER;
+    const struct bt_side *to = &v->side[user];
+    if (to->mode != mode || spt_user_space(v->spt) != v->entered_space)
+        return bt_dispatch(v);
+    if (must_look(v))
+        return 0;
+    uint32_t entry = to->jtab[bt_jtab_index(v, cpu->eip)];
+    if (!entry)
+        return 0;
+    v->hstack = v->guest_rsp + 8;
+    if (user != v->entered_user) {
+        account_crossing(v, user);
+        switch_returns(v, user, v->entered_space);
+        v->entered_user = user;
+        v->gsbase = to->window;
+        v->jtab = (uint64_t)to->jtab;
+        __asm__ volatile("wrgsbase %0" : : "r"(to->window));
+    }
+    v->entered_mode = mode;
+    cpu->eflags &= ~(uint32_t)RC_RF;
     bt_flags_to_host(v);
     v->counts.dispatched++;
     return (uint64_t)(v->arena.rx + entry);

@@ -75,6 +75,8 @@ enum bt_probe {
     BT_PROBE_FRAME,   /* at EBP, a load */
 };
 
+enum bt_cross { BT_CROSS_NONE, BT_CROSS_INT, BT_CROSS_IRET, BT_CROSS_SYSENTER, BT_CROSS_SYSEXIT };
+
 struct bt_site { /* a callout's instruction */
     struct bt_insn insn;
     uint32_t eip;
@@ -82,6 +84,7 @@ struct bt_site { /* a callout's instruction */
     uint8_t index;  /* in the block */
     uint32_t soft;  /* SOFT: its row in v->forms + 1 */
     uint8_t probe;  /* enum bt_probe */
+    uint8_t cross;  /* enum bt_cross */
     bool looks;     /* SOFT: looks into the TLB itself, the callout is for what it does not find */
 };
 
@@ -202,6 +205,11 @@ struct bt_vcpu {
         uint16_t faults; /* window faults that one page would have served */
         uint16_t idle;   /* SOFT: executions a window would have served for nothing */
     } * forms;
+    struct bt_side {   /* [user]: as bt_dispatch_windows left it, for the current address space */
+        uint32_t mode; /* RC_MODE_INTERP: not known */
+        const uint32_t *jtab;
+        uint64_t window;
+    } side[2];
     struct bt_rewritten {
         uint32_t page;
         uint8_t times; /* a store met translated code */
@@ -379,6 +387,8 @@ void bt_dispatch_divide(struct bt_vcpu *v); /* add what was sampled to the count
 void bt_dispatch_windows(struct bt_vcpu *v, uint32_t mode, const struct bt_jtab *t);
 bool bt_dispatch_tabled(struct bt_vcpu *v, uint32_t mode, unsigned space, uint32_t b);
 uint64_t bt_dispatch_miss(struct bt_vcpu *v); /* called from emitted code */
+/* bt_dispatch for what changes nothing but CPL, segments, flags, EIP and ESP. */
+uint64_t bt_dispatch_cross(struct bt_vcpu *v);
 /* At the end of a callout that does not go on behind its instruction: the code to go on with, everything in place for it;
  * 0: translated code must be left. */
 uint64_t bt_dispatch(struct bt_vcpu *v);

@@ -19,6 +19,15 @@ void tx_call(struct tx *t, uint32_t stub)
     tx_reloc(t, t->e.at - 4, BT_RELOC_OUT);
 }
 
+static enum bt_cross cross_of(const struct bt_insn *i)
+{
+    if (i->map == ZYDIS_OPCODE_MAP_DEFAULT)
+        return i->opcode == 0xcd ? BT_CROSS_INT : i->opcode == 0xcf ? BT_CROSS_IRET : BT_CROSS_NONE;
+    if (i->map == ZYDIS_OPCODE_MAP_0F && i->class == BT_CLASS_INT)
+        return i->opcode == 0x34 ? BT_CROSS_SYSENTER : i->opcode == 0x35 ? BT_CROSS_SYSEXIT : BT_CROSS_NONE;
+    return BT_CROSS_NONE;
+}
+
 void tx_callout(struct tx *t)
 {
     struct bt_vcpu *v = t->v;
@@ -27,6 +36,8 @@ void tx_callout(struct tx *t)
     v->site[n] = (struct bt_site){.insn = t->insn, .eip = t->eip, .block = t->b, .index = t->blk->count};
     if (t->form == BT_FORM_SOFT)
         v->site[n].soft = bt_form_row(v, t->gpa);
+    else
+        v->site[n].cross = (uint8_t)cross_of(&t->insn);
     t->blk->site_count++;
     e_mov_imm(&t->e, E_R8, n);
     tx_reloc(t, t->e.at - 4, BT_RELOC_SITE);

@@ -54,6 +54,26 @@ static inline const uint8_t *inner_stack(struct rc_cpu *cpu)
     return spt_ptr(cpu->spt, tr->base + 4, 6, SPT_READ);
 }
 
+/* Any base: a kernel's per-CPU segment, a program's thread-local one. */
+bool rc_flat_load(struct rc_cpu *cpu, unsigned seg, uint16_t selector)
+{
+    enum { BASE = 0xff0000ff, DPL = 3 << 13 };
+    if (RC_UNLIKELY((selector & 4) || selector < 8 || (selector | 7u) > cpu->gdtr.limit))
+        return false;
+    const uint8_t *p = spt_ptr(cpu->spt, cpu->gdtr.base + (selector & 0xfff8u), 8, SPT_READ);
+    if (RC_UNLIKELY(!p))
+        return false;
+    const uint32_t lo = rc_load32(p), hi = rc_load32(p + 4), dpl = hi >> 13 & 3;
+    if (RC_UNLIKELY((lo & LOWER) != LOWER || (hi & ~(uint32_t)(BASE | AVAILABLE | DPL)) != DATA_LIKE ||
+                    dpl < cpu->cpl || dpl < (selector & 3u)))
+        return false;
+    struct rc_seg *s = &cpu->seg[seg];
+    const uint32_t base = rc_desc_base(&(struct rc_desc){lo, hi, 0});
+    set_flat(s, selector, hi, base);
+    s->base = base;
+    return true;
+}
+
 bool rc_flat_deliver(struct rc_cpu *cpu, const struct rc_event *e)
 {
     if (RC_UNLIKELY(!rc_is_protected(cpu) || e->vector * 8u + 7 > cpu->idtr.limit))

@@ -229,9 +229,11 @@ enum rc_result rc_event_deliver(struct rc_cpu *cpu, struct rc_event *e);
 /* flat.c: the same where everything is flat. False: nothing was changed, go the general way. */
 bool rc_flat_deliver(struct rc_cpu *cpu, const struct rc_event *e);
 bool rc_flat_iret(struct rc_cpu *cpu);
+bool rc_flat_load(struct rc_cpu *cpu, unsigned seg, uint16_t selector); /* ES DS FS GS, protected mode */
 /* Those ways, for the test that compares. */
 enum rc_result rc_general_deliver(struct rc_cpu *cpu, struct rc_event *e);
 enum rc_result rc_general_iret(struct rc_cpu *cpu, unsigned opsize, uint32_t next_eip);
+enum rc_result rc_general_load(struct rc_cpu *cpu, unsigned seg, uint16_t selector);
 
 /* ---- Task switches (7.3) ---- */
 

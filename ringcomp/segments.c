@@ -134,7 +134,7 @@ static enum rc_result load_stack_segment(struct rc_cpu *cpu, uint16_t selector)
     return RC_OK;
 }
 
-static enum rc_result load_data_segment(struct rc_cpu *cpu, unsigned seg, uint16_t selector)
+enum rc_result rc_general_load(struct rc_cpu *cpu, unsigned seg, uint16_t selector)
 {
     struct rc_desc d;
     if (rc_is_null(selector)) {
@@ -162,7 +162,9 @@ enum rc_result rc_load_seg(struct rc_cpu *cpu, unsigned seg, uint16_t selector)
         rc_seg_real(cpu, seg, selector);
         return RC_OK;
     }
-    return seg == RC_SS ? load_stack_segment(cpu, selector) : load_data_segment(cpu, seg, selector);
+    return seg == RC_SS                       ? load_stack_segment(cpu, selector)
+           : rc_flat_load(cpu, seg, selector) ? RC_OK
+                                              : rc_general_load(cpu, seg, selector);
 }
 
 /* ---- The stack of an inner ring ---- */

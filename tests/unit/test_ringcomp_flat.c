@@ -135,8 +135,38 @@ static void flat_irets(void **state)
     both_ways(*state, true);
 }
 
+/* Segments of any base, DPL against CPL and RPL. */
+static void flat_loads(void **state)
+{
+    static struct image before, flat;
+    struct rig *r = *state;
+    struct random x = {3};
+    unsigned taken = 0;
+    for (unsigned i = 0; i < ROUNDS; i++) {
+        scramble(r, &x);
+        gdt(r, SLOT, draw(&x, 2) ? 0 : draw(&x, 1u << 31), draw(&x, 5) ? FLAT_LIMIT : draw(&x, 1 << 20),
+            (uint8_t)PICK(&x, 0x93, 0xf3, 0xb3, 0x92, 0x91, 0x9b, 0x97, 0x13, 0x73),
+            draw(&x, 5) ? G32 : draw(&x, 16));
+        const unsigned seg = PICK(&x, RC_ES, RC_DS, RC_FS, RC_GS);
+        const uint16_t selector =
+            (uint16_t)(PICK(&x, KDATA, UDATA & ~3u, SLOT, SLOT, SLOT, 0, SLOT | 4) | draw(&x, 4));
+        take(&before, r);
+        if (!rc_flat_load(&r->cpu, seg, selector)) {
+            assert_same(r, &before);
+            continue;
+        }
+        taken++;
+        take(&flat, r);
+        put_back(r, &before);
+        assert_int_equal(rc_general_load(&r->cpu, seg, selector), RC_OK);
+        assert_same(r, &flat);
+    }
+    assert_true(taken > ROUNDS / 50);
+    assert_true(taken < ROUNDS / 2);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {rig_test(flat_deliveries), rig_test(flat_irets)};
+    const struct CMUnitTest tests[] = {rig_test(flat_deliveries), rig_test(flat_irets), rig_test(flat_loads)};
     return cmocka_run_group_tests_name("ringcomp: flat ways", tests, NULL, NULL);
 }
