@@ -104,7 +104,7 @@ static unsigned loaded_seg(const struct bt_insn *i, bool *is_pop)
 {
     unsigned seg = i->has_modrm ? i->reg : i->opcode >> 3 & 7u;
     *is_pop = !i->has_modrm;
-    if (i->has_modrm ? i->mod != 3 || i->rm == RC_ESP : i->osz != 4)
+    if (i->has_modrm ? i->mod == 3 && i->rm == RC_ESP : i->osz != 4)
         return RC_SEG_COUNT;
     return seg == RC_ES || seg == RC_DS || seg == RC_FS || seg == RC_GS ? seg : RC_SEG_COUNT;
 }
@@ -116,10 +116,13 @@ bool tx_load_seg(struct tx *t)
     unsigned seg = loaded_seg(&t->insn, &is_pop);
     if (seg == RC_SEG_COUNT || (is_pop && !window(t)) || t->form >= BT_FORM_SOFT)
         return false;
+    struct tx_op load = {.op = {0x0f, 0xb7}, .op_len = 2, .reg = E_R8}; /* movzx r8d, m16 */
     if (is_pop)
         e_stack(e, 0x8b, E_R8, 0);
-    else
+    else if (t->insn.mod == 3)
         e_mov(e, false, E_R8, t->insn.rm);
+    else if (!tx_emit_op(t, &load))
+        return false;
     e_mov_imm(e, E_R9, seg);
     tx_call(t, t->v->stubs.light);
     e_mov(e, true, E_R9, E_RCX);
