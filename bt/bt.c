@@ -304,7 +304,8 @@ static uint32_t lookup(struct bt_vcpu *v, uint32_t mode, unsigned *space)
 
 static void chain(struct bt_vcpu *v, uint32_t b, uint32_t mode, unsigned space)
 {
-    if (v->unchained)
+    /* code that may run natively shall come back here soon, so no chain leads into it */
+    if (v->unchained || (v->direct && bt_direct_owns(v, space, v->block[b].gpa)))
         return;
     if (v->leave_reason == BT_LEAVE_LINK && !v->block[v->link[v->leave_link].block].dead) {
         struct bt_link *l = &v->link[v->leave_link];

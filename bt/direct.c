@@ -27,8 +27,9 @@ struct bt_direct {
     struct bt_direct_page *page; /* by guest frame number */
     uint32_t pages;
     bool on[SPT_MAX_SPACES];
-    bool always; /* what a new space is */
-    bool step;   /* the next instruction is the interpreter's */
+    bool always;     /* what a new space is */
+    bool step;       /* the next instruction is the interpreter's */
+    unsigned linger; /* so often translated code goes on where it could be handed over */
     struct bt_scan_text text;
     struct bt_direct_counts counts;
 };
@@ -76,6 +77,7 @@ void bt_direct_reset(struct bt_vcpu *v)
     for (unsigned i = 0; i < SPT_MAX_SPACES; i++)
         d->on[i] = d->always;
     d->step = false;
+    d->linger = 0;
 }
 
 const struct bt_direct_counts *bt_direct_stats(const struct bt_vcpu *v)
@@ -248,6 +250,14 @@ void bt_direct_step(struct bt_vcpu *v)
     v->direct->step = true;
 }
 
+/* A call to a page that stays translated calls thunks and stubs in others that need not, and returns soon. Handing over
+ * for each of them would cost three crossings instead of one. */
+void bt_direct_linger(struct bt_vcpu *v, unsigned transfers)
+{
+    if (v->direct)
+        v->direct->linger = transfers;
+}
+
 bool bt_direct_stepping(struct bt_vcpu *v)
 {
     bool step = v->direct->step;
@@ -258,8 +268,13 @@ bool bt_direct_stepping(struct bt_vcpu *v)
 bool bt_direct_wanted(struct bt_vcpu *v, uint32_t mode)
 {
     struct spt_info info;
-    return (mode & RC_MODE_USER) && v->direct->on[spt_user_space(v->spt)] && !v->unchained &&
-           rc_direct_possible(&v->cpu) && bt_direct_page(v, v->cpu.eip, &info) == BT_DIRECT_YES;
+    if (!(mode & RC_MODE_USER) || !v->direct->on[spt_user_space(v->spt)] || v->unchained ||
+        !rc_direct_possible(&v->cpu) || bt_direct_page(v, v->cpu.eip, &info) != BT_DIRECT_YES)
+        return false;
+    if (!v->direct->linger)
+        return true;
+    v->direct->linger--;
+    return false;
 }
 
 bool bt_direct_owns(const struct bt_vcpu *v, unsigned space, uint64_t gpa)

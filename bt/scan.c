@@ -15,7 +15,9 @@
  * x86 code cannot be decoded reliably without running it. Translation has run first, so some places where instructions
  * begin are known. From each of these decoding goes on to the page's end. Before the first of them it begins a little
  * ahead of the page, at fifteen places at once: an instruction begins where all attempts have come to agree, and they
- * soon do. A wrong refusal costs speed. A wrong approval lets a program that hides
+ * soon do. Behind a RET or JMP may lie a table instead of code, and there is no telling them apart for certain: where no
+ * known entry helps, bytes count as code if decoding comes to the next RET or JMP over nothing that is odd in a program,
+ * and a refused instruction among them must be one that programs do have. A wrong refusal costs speed. A wrong approval lets a program that hides
  * instructions inside others see the host's selectors; it gains nothing from them.
  :*/
 
@@ -119,15 +121,73 @@ static const struct rc_sensitive *row_of(const struct bt_scan *s, const struct b
     return NULL;
 }
 
-static void judge(const struct bt_scan *s, const struct bt_insn *i, struct bt_verdict *v)
+/* What an instruction says about its page, and about whether it is one. */
+enum finding {
+    FOUND_NOTHING,
+    FOUND_END,   /* control never goes on behind it */
+    FOUND_ODD,   /* no compiler writes it into a program: rather data, if nothing tells that this is code */
+    FOUND_WRONG, /* must not run natively */
+};
+
+/* Refused instructions that programs do have. All others of the table are odd. */
+static bool is_usual(const struct rc_sensitive *row, const struct bt_insn *i)
+{
+    static const char *const names[] = {"cpuid", "xgetbv", "rdtscp", "rdpid", "sysenter", "syscall",
+                                        "sldt",  "str",    "sgdt",   "sidt",  "smsw",     "lar",
+                                        "lsl",   "xsetbv", "int3",   "bound", "pushf",    "pushfd",
+                                        "popf",  "popfd",  "rdtsc"};
+    if (strcmp(row->mnemonic, "mov") == 0)
+        return !i->is_mem && row->reason != RC_TRAPS;
+    if (strcmp(row->mnemonic, "int") == 0)
+        return i->imm == 0x80;
+    for (unsigned n = 0; n < sizeof names / sizeof names[0]; n++)
+        if (strcmp(row->mnemonic, names[n]) == 0)
+            return true;
+    return i->map == ZYDIS_OPCODE_MAP_0F && names_sreg(i); /* PUSH and POP of FS and GS */
+}
+
+/* Opcodes without a row that compilers stopped using before there were any for Linux, and ADD [EAX], AL: zeroes. */
+static bool is_archaic(const struct bt_insn *i)
+{
+    static const uint8_t opcodes[] = {0x27, 0x2f, 0x37, 0x3f, 0x63, 0xd4, 0xd5, 0xd6};
+    if (i->map != ZYDIS_OPCODE_MAP_DEFAULT)
+        return false;
+    for (unsigned n = 0; n < sizeof opcodes; n++)
+        if (i->opcode == opcodes[n])
+            return true;
+    return i->opcode == 0 && i->modrm == 0;
+}
+
+static bool ends_flow(const struct bt_insn *i)
+{
+    switch (i->mnemonic) {
+    case ZYDIS_MNEMONIC_RET:
+    case ZYDIS_MNEMONIC_JMP:
+    case ZYDIS_MNEMONIC_UD2:
+        return true;
+    default:
+        return false;
+    }
+}
+
+static enum finding judge(const struct bt_scan *s, const struct bt_insn *i, struct bt_verdict *v)
 {
     const struct rc_sensitive *row = row_of(s, i);
-    if (!row || row->reason == RC_TRAPS)
-        return;
+    if (!row)
+        return is_archaic(i) ? FOUND_ODD : ends_flow(i) ? FOUND_END : FOUND_NOTHING;
     const struct exempt *e = exempt(row->mnemonic);
-    v->refused = !e;
     v->needs |= e ? e->needs : 0;
     v->reason = row->mnemonic;
+    if (!is_usual(row, i))
+        return FOUND_ODD;
+    return e || row->reason == RC_TRAPS ? FOUND_NOTHING : FOUND_WRONG;
+}
+
+/* Odd or not: may it run? */
+static bool is_wrong(const struct bt_scan *s, const struct bt_insn *i)
+{
+    const struct rc_sensitive *row = row_of(s, i);
+    return row && row->reason != RC_TRAPS && !exempt(row->mnemonic);
 }
 
 /* Bytes the modelled CPU refuses: so does the host's, unless it knows more instructions. */
@@ -137,19 +197,70 @@ static bool host_may_know(const struct bt_scan *s, const uint8_t *code, unsigned
     return ZYAN_SUCCESS(ZydisDecoderDecodeInstruction(&s->decoder.d32, NULL, code, len, &z));
 }
 
-/* Length of what begins at byte `at`, 1 where nothing does. */
-static unsigned look(const struct bt_scan *s, const uint8_t *code, bool counts, struct bt_verdict *v)
+/* One pass over a page. A track is what decoding follows; the one on which all attempts agree is judged. */
+struct pass {
+    const struct bt_scan *s;
+    const struct bt_scan_text *t;
+    uint8_t votes[BT_SCAN_BEFORE + HOST_PAGE + BT_MAX_INSN];
+    bool known;              /* the track comes from a known entry without a gap */
+    bool suspect;            /* else: something wrong was found, should this prove to be code */
+    struct bt_verdict guess; /* what that was */
+    struct bt_verdict v;
+};
+
+enum { FIRST = BT_SCAN_BEFORE, END = FIRST + HOST_PAGE };
+
+static void refuse(struct pass *p, unsigned at, const char *reason)
 {
+    struct bt_verdict v = {.refused = true, .at = (uint16_t)(at - FIRST), .reason = reason};
+    if (p->known) {
+        p->v = v;
+    } else if (!p->suspect) {
+        p->suspect = true;
+        p->guess = v;
+    }
+}
+
+/* It was code: what was only suspected counts. */
+static void confirm(struct pass *p)
+{
+    if (p->suspect)
+        p->v = p->guess;
+}
+
+static void judge_at(struct pass *p, unsigned at, const struct bt_insn *i)
+{
+    const char *before = p->v.reason;
+    enum finding f = judge(p->s, i, &p->v);
+    const char *name = p->v.reason;
+    if (!p->v.needs)
+        p->v.reason = before;
+    if (p->known ? is_wrong(p->s, i) : f == FOUND_WRONG)
+        refuse(p, at, name);
+    else if (f == FOUND_ODD)
+        p->suspect = false;
+    else if (f == FOUND_END) {
+        confirm(p);
+        p->known = p->suspect = false;
+    }
+}
+
+/* Length of what begins at byte `at`, 1 where nothing does. */
+static unsigned look(struct pass *p, unsigned at, bool counts)
+{
+    const uint8_t *code = p->t->byte + at;
     struct bt_insn insn;
-    if (bt_decode(&s->decoder, true, code, BT_MAX_INSN, &insn) == BT_DECODE_OK) {
+    if (bt_decode(&p->s->decoder, true, code, BT_MAX_INSN, &insn) == BT_DECODE_OK) {
         if (counts)
-            judge(s, &insn, v);
+            judge_at(p, at, &insn);
         return insn.length;
     }
-    if (counts && host_may_know(s, code, BT_MAX_INSN)) {
-        v->refused = true;
-        v->reason = "an instruction that the guest's CPU lacks";
-    }
+    if (!counts)
+        return 1;
+    if (host_may_know(p->s, code, BT_MAX_INSN))
+        refuse(p, at, "an instruction that the guest's CPU lacks");
+    else
+        p->suspect = false;
     return 1;
 }
 
@@ -167,28 +278,35 @@ static bool runs_over_entry(const struct bt_scan_text *t, unsigned at, unsigned 
     return false;
 }
 
+static void step(struct pass *p, unsigned at)
+{
+    if (is_entry(p->t, at)) {
+        confirm(p); /* a known instruction right behind: what led here was code */
+        p->suspect = false;
+        p->known = true;
+        p->votes[at] = ALL_VOTES;
+    }
+    if (!p->votes[at] || p->v.refused)
+        return;
+    unsigned len = look(p, at, at >= FIRST && p->votes[at] == ALL_VOTES);
+    if (runs_over_entry(p->t, at, len)) {
+        if (p->votes[at] == ALL_VOTES)
+            p->suspect = false; /* a wrong track */
+        return;
+    }
+    unsigned sum = p->votes[at + len] + p->votes[at];
+    p->votes[at + len] = (uint8_t)(sum < ALL_VOTES ? sum : ALL_VOTES);
+}
+
 struct bt_verdict bt_scan_page(const struct bt_scan *s, const struct bt_scan_text *t)
 {
-    enum { FIRST = BT_SCAN_BEFORE, END = FIRST + HOST_PAGE };
-    uint8_t votes[END + BT_MAX_INSN] = {0};
-    struct bt_verdict v = {.refused = false, .reason = ""};
-    memset(votes + (t->has_before ? 0 : FIRST), 1, ALL_VOTES);
-    for (unsigned at = 0; at < END; at++) {
-        if (is_entry(t, at))
-            votes[at] = ALL_VOTES;
-        if (!votes[at])
-            continue;
-        unsigned len = look(s, t->byte + at, at >= FIRST && votes[at] == ALL_VOTES, &v);
-        if (v.refused) {
-            v.at = (uint16_t)(at - FIRST);
-            return v;
-        }
-        if (runs_over_entry(t, at, len))
-            continue; /* a wrong track */
-        unsigned sum = votes[at + len] + votes[at];
-        votes[at + len] = (uint8_t)(sum < ALL_VOTES ? sum : ALL_VOTES);
-    }
-    return v;
+    struct pass p = {.s = s, .t = t, .v = {.reason = ""}};
+    memset(p.votes + (t->has_before ? 0 : FIRST), 1, ALL_VOTES);
+    for (unsigned at = 0; at < END && !p.v.refused; at++)
+        step(&p, at);
+    if (!p.v.refused)
+        confirm(&p); /* goes on in the page behind */
+    return p.v;
 }
 
 struct bt_verdict bt_scan_run(const struct bt_scan *s, const uint8_t *code, unsigned len)
@@ -199,6 +317,7 @@ struct bt_verdict bt_scan_run(const struct bt_scan *s, const uint8_t *code, unsi
         if (bt_decode(&s->decoder, true, code + at, len - at, &insn) != BT_DECODE_OK)
             break;
         judge(s, &insn, &v);
+        v.refused = is_wrong(s, &insn);
         v.at = (uint16_t)at;
         at += insn.length;
     }

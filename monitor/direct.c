@@ -13,7 +13,7 @@ void direct_say(struct direct *d, const char *fmt, ...)
 
     if (!d->trace)
         return;
-    fprintf(d->trace, "world: ");
+    fprintf(d->trace, "world: %.6f ", (double)host_clock_ns(&d->vm->clock) / 1e9);
     va_start(args, fmt);
     vfprintf(d->trace, fmt, args);
     va_end(args);

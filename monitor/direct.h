@@ -25,8 +25,9 @@ struct direct_space {
     /* translated: when last seen running, the guest's returns to user mode until then, times found computing */
     uint64_t seen_ns, seen_returns;
     unsigned computing;
-    /* direct: since the last judgement */
-    uint64_t inside_ns, inside_weight;
+    /* direct: what long stretches have earned and exits not yet spent; time in the world since the last pardon */
+    int64_t balance_ns;
+    uint64_t stay_ns;
     /* after a demotion: not before, and how long next time */
     uint64_t not_before_ns;
     unsigned demotions;

@@ -8,18 +8,19 @@
  * one and a half times as long. Nobody knows beforehand what a program will do; but programs go on as they are. So
  * each starts translated. When a device's interrupt finds a program in user mode, which happens hundreds of times a
  * second, the returns from the kernel since the last such time are counted: few of them mean that it computes. In a
- * world the time between exits is known exactly, and a program that comes out too often is taken back, for longer each
- * time.
+ * world the time between exits is known exactly: it is earned, each exit has its price, and a program that has spent
+ * all is taken back, for longer each time.
  * :*/
-static const uint64_t promote_stretch_ns = 150000; /* mean time between two returns to user mode */
-static const uint64_t demote_stretch_ns =
-    70000; /* mean time in a world per exit, the way there and back included */
+static const uint64_t promote_stretch_ns = 100000; /* mean time between two returns to user mode */
+static const int64_t exit_price_ns =
+    40000; /* what an exit must have been preceded by, way there and back included */
 enum {
     PROMOTE_SAMPLES = 2,    /* in a row */
     SAMPLE_MIN_NS = 500000, /* closer samples are one */
-    JUDGE_WEIGHT = 4 * 32,  /* exits make a judgement */
     WEIGHT_OF_EXIT = 4,
-    BACKOFF_MIN_NS = 5000000, /* doubled by each demotion */
+    BALANCE_FIRST_NS = 2000000, /* a newcomer's credit: its pages have to be found */
+    BALANCE_MAX_NS = 6000000,   /* exits come in bursts; but nobody lives on what was long ago */
+    BACKOFF_MIN_NS = 5000000,   /* doubled by each demotion */
     BACKOFF_STEPS = 8,
     FORGIVE_NS = 50000000, /* a stay of this length makes up for a demotion */
 };
@@ -56,7 +57,8 @@ static void direct_promote(struct direct *d, unsigned space, uint64_t stretch_ns
     if (bt_direct_space(d->vm->vcpu, space, true, NULL) < 0)
         return;
     s->on = true;
-    s->inside_ns = s->inside_weight = 0;
+    s->balance_ns = BALANCE_FIRST_NS;
+    s->stay_ns = 0;
     d->vm->counts.promotions++;
     direct_say(d, "space %u runs directly: %llu us between returns to user mode", space,
                (unsigned long long)(stretch_ns / 1000));
@@ -85,22 +87,20 @@ void direct_bar(struct direct *d, unsigned space, const char *why)
 void direct_judge(struct direct *d, unsigned space, uint64_t inside_ns, unsigned weight)
 {
     struct direct_space *s = &d->space[space];
-    uint64_t mean;
 
     if (d->policy != VM_USER_AUTO || !s->on)
         return;
-    s->inside_ns += inside_ns;
-    s->inside_weight += weight;
-    if (s->demotions && s->inside_ns > FORGIVE_NS)
+    s->stay_ns += inside_ns;
+    if (s->demotions && s->stay_ns > FORGIVE_NS) {
         s->demotions--;
-    if (s->inside_weight < JUDGE_WEIGHT)
+        s->stay_ns = 0;
+    }
+    s->balance_ns += (int64_t)inside_ns - exit_price_ns * (int64_t)weight / WEIGHT_OF_EXIT;
+    if (s->balance_ns > BALANCE_MAX_NS)
+        s->balance_ns = BALANCE_MAX_NS;
+    if (s->balance_ns >= 0)
         return;
-    mean = s->inside_ns * WEIGHT_OF_EXIT / s->inside_weight;
-    s->inside_ns = s->inside_weight = 0;
-    if (mean >= demote_stretch_ns)
-        return;
-    direct_say(d, "space %u is translated again: %llu us in its world per exit", space,
-               (unsigned long long)(mean / 1000));
+    direct_say(d, "space %u is translated again: it comes out too often", space);
     d->vm->counts.demotions++;
     direct_demote(d, space);
     s->not_before_ns = vm_host_ns() + ((uint64_t)BACKOFF_MIN_NS << s->demotions);
@@ -116,6 +116,7 @@ void direct_sample(struct vm *vm)
     uint64_t now, returns = cpu->irets + cpu->sysexits, stretch;
     struct direct_space *s;
 
+    bt_direct_linger(vm->vcpu, 0); /* who is found running has done so for long enough */
     if (!d || d->policy != VM_USER_AUTO || cpu->cpl != 3 || space == SPT_KERNEL_SPACE)
         return;
     s = direct_space_now(d, space);

@@ -7,6 +7,7 @@ enum { VECTOR_DB = 1, VECTOR_BP = 3, VECTOR_OF = 4, VECTOR_PF = 14 };
 enum { PF_WRITE = 2, PF_FETCH = 16 };
 /* The same page faults again and again at one instruction: the world cannot have it (too low an address). */
 enum { DIRECT_REPEATS = 3 };
+enum { DIRECT_LINGER = 8 };
 /* How much an exit counts against running directly: a hidden fault is soon cured, the others are the program's ways. */
 enum { WEIGHT_HIDDEN = 1, WEIGHT_EXIT = 4 };
 
@@ -67,6 +68,7 @@ static enum direct_next direct_fetch(struct direct *d, uint32_t gva)
         return direct_true_fault(d, &info);
     case BT_DIRECT_NO:
         vm->counts.world_refused++;
+        bt_direct_linger(vm->vcpu, DIRECT_LINGER);
         /* an instruction that began in the page before: bt_run would come straight back */
         return (bt_cpu(vm->vcpu)->eip ^ gva) >> 12 ? direct_interpret(d) : TO_BT;
     case BT_DIRECT_YES:

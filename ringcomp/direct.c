@@ -22,8 +22,9 @@ static const uint8_t user_segs[] = {RC_ES, RC_CS, RC_SS, RC_DS, RC_FS, RC_GS};
 bool rc_direct_possible(const struct rc_cpu *cpu)
 {
     enum {
-        /* what a world's flags cannot be, or would show: translated code does these rare cases */
-        ODD_FLAGS = RC_TF | RC_IOPL | RC_NT | RC_VM | RC_AC | RC_ID | RC_VIF | RC_VIP,
+        /* what a world's flags cannot be, or would show: translated code does these rare cases. AC: the host checks
+         * alignment even if the guest's CR0.AM does not ask for it. */
+        ODD_FLAGS = RC_TF | RC_IOPL | RC_VM | RC_AC | RC_VIF | RC_VIP,
         NEEDS_TRANSLATION = RC_MODE_INTERP | RC_MODE_FPU_TRAP | RC_MODE_NO_SSE,
     };
     return cpu->cpl == 3 && cpu->iflag && !cpu->irq_shadow && !(cpu->eflags & ODD_FLAGS) &&
@@ -132,7 +133,7 @@ bool rc_world_enter(struct rc_cpu *cpu, struct rc_world *w, struct host_world_st
     for (unsigned i = 0; i < 8; i++)
         st->gpr[i] = cpu->gpr[i];
     st->eip = cpu->eip;
-    st->eflags = (cpu->eflags & (RC_ARITH | RC_DF)) | RC_IF | 2;
+    st->eflags = (cpu->eflags & (RC_ARITH | RC_DF | RC_NT | RC_ID)) | RC_IF | 2;
     fpu_enter(cpu, st);
     return true;
 }

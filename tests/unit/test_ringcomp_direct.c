@@ -47,8 +47,7 @@ static const struct host_world_segment *in(uint16_t sel)
 
 static void possible(void **state)
 {
-    static const uint32_t odd[] = {RC_TF,   RC_NT,   RC_AC,   RC_ID,  RC_VM,
-                                   1 << 12, 2 << 12, RC_IOPL, RC_VIF, RC_VIP};
+    static const uint32_t odd[] = {RC_TF, RC_AC, RC_VM, 1 << 12, 2 << 12, RC_IOPL, RC_VIF, RC_VIP};
     struct rig *r = *state;
     start(r);
     assert_true(rc_direct_possible(&r->cpu));
@@ -58,7 +57,7 @@ static void possible(void **state)
     }
     rc_set_eflags(&r->cpu, RC_ARITH | RC_DF); /* IF clear */
     assert_false(rc_direct_possible(&r->cpu));
-    rc_set_eflags(&r->cpu, RC_ARITH | RC_DF | RC_IF | RC_RF);
+    rc_set_eflags(&r->cpu, RC_ARITH | RC_DF | RC_IF | RC_RF | RC_ID | RC_NT);
     assert_true(rc_direct_possible(&r->cpu));
     r->cpu.irq_shadow = 1;
     assert_false(rc_direct_possible(&r->cpu));
@@ -90,12 +89,12 @@ static void registers_go_in(void **state)
     for (unsigned i = 0; i < 8; i++)
         r->cpu.gpr[i] = 0x01010101 * (i + 1);
     r->cpu.eip = 0x12345678;
-    rc_set_eflags(&r->cpu, RC_IF | RC_RF | RC_CF | RC_ZF | RC_DF | RC_OF);
+    rc_set_eflags(&r->cpu, RC_IF | RC_RF | RC_CF | RC_ZF | RC_DF | RC_OF | RC_ID | RC_NT);
     assert_true(enter(r));
     for (unsigned i = 0; i < 8; i++)
         assert_int_equal(st.gpr[i], 0x01010101 * (i + 1));
     assert_int_equal(st.eip, 0x12345678);
-    assert_int_equal(st.eflags, 2 | RC_IF | RC_CF | RC_ZF | RC_DF | RC_OF);
+    assert_int_equal(st.eflags, 2 | RC_IF | RC_CF | RC_ZF | RC_DF | RC_OF | RC_ID | RC_NT);
     const struct host_world_segment *cs = in(st.sel[RC_CS]), *ss = in(st.sel[RC_SS]);
     assert_int_equal(cs->base, 0);
     assert_int_equal(cs->limit, UINT32_MAX);
