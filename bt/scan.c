@@ -212,7 +212,7 @@ enum { FIRST = BT_SCAN_BEFORE, END = FIRST + HOST_PAGE };
 
 static void refuse(struct pass *p, unsigned at, const char *reason)
 {
-    struct bt_verdict v = {.refused = true, .at = (uint16_t)(at - FIRST), .reason = reason};
+    struct bt_verdict v = {.refused = true, .at = (uint16_t)(at < FIRST ? 0 : at - FIRST), .reason = reason};
     if (p->known) {
         p->v = v;
     } else if (!p->suspect) {
@@ -245,17 +245,24 @@ static void judge_at(struct pass *p, unsigned at, const struct bt_insn *i)
     }
 }
 
+/* Does an instruction touch this page, and are its bytes known? One that comes over from the page before is this page's
+ * too: when that page was judged, this one may not have been there. Both must be approved for it to run. */
+static bool concerns(const struct pass *p, unsigned at, unsigned len)
+{
+    return at + len > FIRST && (at + len <= END || p->t->has_after);
+}
+
 /* Length of what begins at byte `at`, 1 where nothing does. */
 static unsigned look(struct pass *p, unsigned at, bool counts)
 {
     const uint8_t *code = p->t->byte + at;
     struct bt_insn insn;
     if (bt_decode(&p->s->decoder, true, code, BT_MAX_INSN, &insn) == BT_DECODE_OK) {
-        if (counts)
+        if (counts && concerns(p, at, insn.length))
             judge_at(p, at, &insn);
         return insn.length;
     }
-    if (!counts)
+    if (!counts || !concerns(p, at, BT_MAX_INSN))
         return 1;
     if (host_may_know(p->s, code, BT_MAX_INSN))
         refuse(p, at, "an instruction that the guest's CPU lacks");
@@ -288,7 +295,7 @@ static void step(struct pass *p, unsigned at)
     }
     if (!p->votes[at] || p->v.refused)
         return;
-    unsigned len = look(p, at, at >= FIRST && p->votes[at] == ALL_VOTES);
+    unsigned len = look(p, at, p->votes[at] == ALL_VOTES);
     if (runs_over_entry(p->t, at, len)) {
         if (p->votes[at] == ALL_VOTES)
             p->suspect = false; /* a wrong track */

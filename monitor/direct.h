@@ -25,12 +25,9 @@ struct direct_space {
     /* translated: when last seen running, the guest's returns to user mode until then, times found computing */
     uint64_t seen_ns, seen_returns;
     unsigned computing;
-    /* direct: what long stretches have earned and exits not yet spent; time in the world since the last pardon */
-    int64_t balance_ns;
-    uint64_t stay_ns;
-    /* after a demotion: not before, and how long next time */
-    uint64_t not_before_ns;
-    unsigned demotions;
+    uint64_t user_ns; /* how long it has run in user mode, one way or the other, as far as is known */
+    int64_t debt_ns;  /* what direct execution has cost so far, less what it must have gained */
+    uint32_t maps;    /* mapping calls that its world took to fill, last time */
 };
 
 struct direct {
@@ -41,7 +38,8 @@ struct direct {
     struct direct_space space[SPT_MAX_SPACES];
     struct host_world *volatile running; /* to be kicked when this thread is */
     struct host_world_state state;
-    unsigned last_space; /* of the last sample */
+    uint64_t sampled_ns; /* when somebody was last found in user mode */
+    uint64_t scan_ns;    /* spent on scanning, so far */
     uint32_t fault_eip, fault_gva, fault_repeats;
     bool noticed;
     FILE *trace;
@@ -67,7 +65,8 @@ void direct_run(struct vm *vm);
 
 /* direct_policy.c */
 void direct_sample(struct vm *vm); /* after BT_EXIT_EVENT: is the running program computing? */
-void direct_judge(struct direct *d, unsigned space, uint64_t inside_ns, unsigned weight); /* it came out */
+/* It came out of its world after this time; so much of it, and of what followed, was not the program's. */
+void direct_judge(struct direct *d, unsigned space, uint64_t inside_ns, uint64_t overhead_ns);
 void direct_bar(struct direct *d, unsigned space, const char *why);
 struct direct_space *direct_space_now(struct direct *d, unsigned space);
 

@@ -8,8 +8,8 @@ enum { PF_WRITE = 2, PF_FETCH = 16 };
 /* The same page faults again and again at one instruction: the world cannot have it (too low an address). */
 enum { DIRECT_REPEATS = 3 };
 enum { DIRECT_LINGER = 8 };
-/* How much an exit counts against running directly: a hidden fault is soon cured, the others are the program's ways. */
-enum { WEIGHT_HIDDEN = 1, WEIGHT_EXIT = 4 };
+/* What a crossing costs the guest, there and back, and a mapping made on the way (measured; see the module's README). */
+enum { CROSSING_NS = 12000, MAPPING_NS = 4000 };
 
 enum direct_next { GO_BACK, TO_BT };
 
@@ -62,8 +62,11 @@ static enum direct_next direct_fetch(struct direct *d, uint32_t gva)
     struct vm *vm = d->vm;
     struct spt *spt = bt_spt(vm->vcpu);
     struct spt_info info;
+    uint64_t before = vm_host_ns();
+    enum bt_direct_answer answer = bt_direct_page(vm->vcpu, gva, &info);
 
-    switch (bt_direct_page(vm->vcpu, gva, &info)) {
+    d->scan_ns += vm_host_ns() - before;
+    switch (answer) {
     case BT_DIRECT_FAULT:
         return direct_true_fault(d, &info);
     case BT_DIRECT_NO:
@@ -214,11 +217,23 @@ static bool direct_enter(struct direct *d, struct direct_world *w, struct host_w
     return go;
 }
 
+/* What of the time from one entry to the next is not the program's: the way there and back, mappings, scans. */
+static uint64_t direct_overhead(struct direct *d, struct direct_space *s, const struct host_world_exit *ex,
+                                uint64_t maps, uint64_t scan_ns)
+{
+    uint64_t done = d->vm->host.world_maps - maps;
+
+    if (done > s->maps)
+        s->maps = (uint32_t)done; /* the first entry: all that was there */
+    return (ex->why == HOST_WORLD_KICK ? 0 : CROSSING_NS) + done * MAPPING_NS + d->scan_ns - scan_ns;
+}
+
 static enum direct_next direct_once(struct direct *d, struct direct_world *w)
 {
     struct vm *vm = d->vm;
+    struct direct_space *s = &d->space[w->space];
+    uint64_t maps = vm->host.world_maps, scan_ns = d->scan_ns, before;
     unsigned space = w->space;
-    uint64_t hidden = vm->counts.world_hidden, before;
     struct host_world_exit ex;
     enum direct_next next;
 
@@ -234,10 +249,7 @@ static enum direct_next direct_once(struct direct *d, struct direct_world *w)
     vm->counts.ns_direct += before;
     next = direct_exit(d, w, &ex);
     if (ex.why != HOST_WORLD_DEAD)
-        direct_judge(d, space, before,
-                     ex.why == HOST_WORLD_KICK           ? 0
-                     : vm->counts.world_hidden != hidden ? WEIGHT_HIDDEN
-                                                         : WEIGHT_EXIT);
+        direct_judge(d, space, before, direct_overhead(d, s, &ex, maps, scan_ns));
     return next;
 }
 

@@ -249,9 +249,16 @@ static void page_edges(void **state)
     assert_int_equal(v.at, 4095);
     text.byte[BT_SCAN_BEFORE + 4096] = 0xaf; /* IMUL */
     assert_false(scan_text().refused);
-    memset(text.byte + BT_SCAN_BEFORE + 4096, 0, BT_SCAN_AFTER); /* not known: read as 0, so SLDT, so no */
-    text.has_after = false;
-    assert_true(scan_text().refused);
+    memset(text.byte + BT_SCAN_BEFORE + 4096, 0, BT_SCAN_AFTER);
+    text.has_after = false; /* not known: it is for the page after to say */
+    assert_false(scan_text().refused);
+    fill_with_nops();
+    memcpy(text.byte + BT_SCAN_BEFORE - 1, (const uint8_t[]){0x0f, 0xa2}, 2);
+    v = scan_text();
+    assert_true(v.refused);
+    assert_int_equal(v.at, 0);
+    text.has_before = false;
+    assert_false(scan_text().refused);
     /* beyond the page nothing is judged */
     fill_with_nops();
     put(4096, (const uint8_t[]){0x0f, 0xa2}, 2);
