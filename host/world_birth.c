@@ -71,7 +71,7 @@ WORLD_IN_CHILD static int install_listener(void)
     return (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER, &program);
 }
 
-/* One byte, with a descriptor when fd is not negative. */
+/* One byte, and a descriptor. */
 WORLD_IN_CHILD static ssize_t socket_send(int socket, int fd)
 {
     char byte = 0;
@@ -108,31 +108,36 @@ static int socket_receive(int socket)
     return fd;
 }
 
-/* Nothing the monitor has open may be open in the world, but the two it is meant to have. */
-WORLD_IN_CHILD static void keep_two(const struct birth *b)
+/* Nothing the monitor has open may be open in the world, but the two it is meant to have; and these two must be what
+ * they are meant to be. */
+WORLD_IN_CHILD static bool keep_two(const struct birth *b)
 {
-    int ram = fcntl(b->ram_fd, F_DUPFD_CLOEXEC, 8), area = fcntl(b->area_fd, F_DUPFD_CLOEXEC, 8);
-    int image = fcntl(b->image_fd, F_DUPFD_CLOEXEC, 8);
+    /* First out of the way: one of them may have the number of another. */
+    struct birth high = {.ram_fd = fcntl(b->ram_fd, F_DUPFD_CLOEXEC, 8),
+                         .area_fd = fcntl(b->area_fd, F_DUPFD_CLOEXEC, 8),
+                         .image_fd = fcntl(b->image_fd, F_DUPFD_CLOEXEC, 8)};
 
-    dup2(ram, WORLD_FD_RAM);
-    dup2(area, WORLD_FD_AREA);
-    dup3(image, WORLD_FD_AREA + 1, O_CLOEXEC);
+    if (high.ram_fd < 0 || high.area_fd < 0 || high.image_fd < 0 || dup2(high.ram_fd, WORLD_FD_RAM) < 0 ||
+        dup2(high.area_fd, WORLD_FD_AREA) < 0 || dup3(high.image_fd, WORLD_FD_IMAGE, O_CLOEXEC) < 0)
+        return false;
     for (int fd = 0; fd < WORLD_FD_RAM; fd++)
         close(fd);
-    unsigned first = WORLD_FD_AREA + 2;
+    unsigned first = WORLD_FD_IMAGE + 1;
     if (syscall(SYS_close_range, first, ~0u, 0) == 0)
-        return;
+        return true;
     struct rlimit limit = {.rlim_cur = 65536};
     getrlimit(RLIMIT_NOFILE, &limit);
     for (unsigned fd = first; fd < limit.rlim_cur && fd < 1u << 20; fd++)
         close((int)fd);
+    return true;
 }
 
 /* Shares the monitor's memory (and its errno) while the monitor stands still, has its own descriptors. */
 WORLD_IN_CHILD static int child_main(void *arg)
 {
     struct birth *b = arg;
-    char *const none[] = {NULL};
+    static char name[] = "ringlet-world";
+    char *const argv[] = {name, NULL}, *const none[] = {NULL};
 
     setpgid(0, 0); /* Ctrl-C at the terminal is the monitor's affair */
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
@@ -142,8 +147,9 @@ WORLD_IN_CHILD static int child_main(void *arg)
         return child_fails(b, "seccomp(SECCOMP_FILTER_FLAG_NEW_LISTENER)");
     if (socket_send(b->socket, listener) != 1)
         return child_fails(b, "sendmsg(SCM_RIGHTS)");
-    keep_two(b);
-    syscall(SYS_execveat, WORLD_FD_AREA + 1, "", none, none, AT_EMPTY_PATH);
+    if (!keep_two(b))
+        return child_fails(b, "dup2");
+    syscall(SYS_execveat, WORLD_FD_IMAGE, "", argv, none, AT_EMPTY_PATH);
     return child_fails(b, "execveat");
 }
 
@@ -186,6 +192,8 @@ const char *host_world_advice(const char *call, int error)
     if (strstr(call, "seccomp"))
         return error == EBUSY ? "; this container already watches system calls, which Linux allows only once"
                               : "; needs Linux 5.0 or newer with CONFIG_SECCOMP_FILTER";
+    if (strcmp(call, "dup2") == 0)
+        return "; raise `ulimit -n`";
     return error == EPERM || error == EACCES || error == ENOSYS
                ? "; a seccomp profile or security module forbids it"
                : "";
@@ -199,9 +207,12 @@ int host_world_birth(struct host_world *w, int area_fd, struct host_err *err)
     b.image_fd = host_memfd_open("world", 2 * HOST_PAGE, true, err);
     if (b.image_fd < 0)
         return -1;
-    if (image_write(b.image_fd, err) != 0 || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0) {
+    int failed = image_write(b.image_fd, err);
+    if (!failed && socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0)
+        failed = host_fail(err, "world: no socket pair (%s)", strerror(errno));
+    if (failed) {
         close(b.image_fd);
-        return host_fail(err, "world: no socket pair (%s)", strerror(errno));
+        return -1;
     }
     b.socket = pair[1];
     int pid = give_birth(&b);

@@ -39,8 +39,10 @@
 #define STATE_STACK     0x1000
 #define STATE_STACK_END WORLD_STATE_BYTES
 
-/* Descriptors a world starts with; the runner closes the first, the mapper the second. */
-#define WORLD_FD_RAM  3
-#define WORLD_FD_AREA 4
+/* Descriptors a world starts with. The first stays open in the mapper only, the second is closed once it is mapped, and
+ * the third, its program, by exec. */
+#define WORLD_FD_RAM   3
+#define WORLD_FD_AREA  4
+#define WORLD_FD_IMAGE 5
 
 #endif

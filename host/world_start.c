@@ -109,9 +109,9 @@ static void teach_segments(struct host_world *w)
 }
 
 /* vm.mmap_min_addr, as this process meets it. */
-static void teach_lowest(struct host_world *w)
+static int teach_lowest(struct host_world *w, struct host_err *err)
 {
-    static const uint32_t candidates[] = {0, 0x1000, 0x8000, 0x10000};
+    static const uint32_t candidates[] = {0, 0x1000, 0x8000, 0x10000, 0x100000};
     uint64_t flags = MAP_SHARED | MAP_FIXED;
 
     for (size_t i = 0; i < sizeof(candidates) / sizeof(candidates[0]); i++) {
@@ -121,10 +121,10 @@ static void teach_lowest(struct host_world *w)
         if (try_call(w, &w->mapper, call)) {
             call = (struct world_call){.nr = SYS_munmap, .args = {candidates[i], HOST_PAGE}};
             try_call(w, &w->mapper, call);
-            return;
+            return 0;
         }
     }
-    w->lowest = 1u << 20; /* nobody asks for more */
+    return host_fail(err, "world: mmap of guest RAM is refused (%s)", w->dead ? w->text : "at any address");
 }
 
 static int raise_mapper(struct host_world *w, struct host_err *err)
@@ -139,7 +139,7 @@ static int raise_mapper(struct host_world *w, struct host_err *err)
         {"munmap",
          {.nr = SYS_munmap,
           .args = {WORLD_ORDERS + WORLD_ORDERS_BYTES, WORLD_STATE - WORLD_ORDERS - WORLD_ORDERS_BYTES}}},
-        {"munmap (of the vdso too)",
+        {"munmap of the vdso (a kernel with CONFIG_MSEAL_SYSTEM_MAPPINGS does not allow it)",
          {.nr = SYS_munmap,
           .args = {WORLD_STATE + WORLD_STATE_BYTES, WORLD_END - WORLD_STATE - WORLD_STATE_BYTES}}},
         {"close", {.nr = SYS_close, .args = {WORLD_FD_AREA}}},
@@ -159,8 +159,7 @@ static int raise_mapper(struct host_world *w, struct host_err *err)
                   (struct world_call){.nr = SYS_setrlimit, .args = {RLIMIT_CORE, ARGS(ARGS_LIMIT)}}))
         try_call(w, &w->mapper, (struct world_call){.nr = SYS_prctl, .args = {PR_SET_DUMPABLE, 0}});
     teach_segments(w);
-    teach_lowest(w);
-    return w->dead ? host_fail(err, "world: %s", w->text) : 0;
+    return teach_lowest(w, err);
 }
 
 #define RUNNER_FLAGS (CLONE_VM | CLONE_FS | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM)

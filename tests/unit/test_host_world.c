@@ -10,6 +10,7 @@
 #include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -767,6 +768,29 @@ static void a_refused_call_is_named(void **state)
     }
 }
 
+/* With any number of descriptors left there is a world that works, or a reason. */
+static void few_descriptors(void **state)
+{
+    unsigned works = 0, refused = 0;
+    (void)state;
+    for (rlim_t limit = 3; limit < 32; limit++) {
+        int status;
+        pid_t child = fork();
+        if (child == 0) {
+            struct rlimit few = {limit, limit};
+            struct host_err err = {""};
+            setrlimit(RLIMIT_NOFILE, &few);
+            int failed = host_worlds_probe(&err);
+            _exit(!failed ? 0 : err.text[0] && waitpid(-1, NULL, __WALL) == -1 ? 1 : 2);
+        }
+        assert_int_equal(waitpid(child, &status, 0), child);
+        assert_true(WIFEXITED(status) && WEXITSTATUS(status) < 2);
+        works += WEXITSTATUS(status) == 0;
+        refused += WEXITSTATUS(status) == 1;
+    }
+    assert_true(works > 0 && refused > 0);
+}
+
 /* All that worlds need of a container's profile: Docker's default one has each of these. */
 static const int needed[] = {
     /* the monitor */
@@ -876,6 +900,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(worlds_do_not_meet, setup, teardown),
         cmocka_unit_test(two_threads_with_a_world_each),
         cmocka_unit_test(a_refused_call_is_named),
+        cmocka_unit_test(few_descriptors),
         cmocka_unit_test(under_a_profile_like_docker_s),
         cmocka_unit_test(without_help_from_the_scheduler),
     };
