@@ -4,6 +4,7 @@
   check.py nano RINGLET PROGRAMS    all rows of the suite nano get a figure; table, JSON and HTML agree
   check.py broken RINGLET PROGRAMS  with programs that fail, rows fail and the run does not
   check.py alone RINGLET PROGRAMS   without QEMU and guests: the rest runs, what is missing is named
+  check.py qemu RINGLET PROGRAMS    a QEMU that runs no guest is left out with its reason
   check.py apps RINGLET PROGRAMS    Debian's applications run to their end, in a guest under --verify and on the host
   check.py interrupted RINGLET PROGRAMS  Ctrl-C: what has been measured is kept and marked as partial
 """
@@ -113,6 +114,21 @@ def alone(ringlet, programs, directory):
     assert figures['fork']['native']['median'] == 1 and figures['gzip'] == {} and figures['boot_686'] == {}
 
 
+def qemu(ringlet, programs, directory):
+    """A QEMU that is installed and runs nothing: its own words say why it is left out."""
+    fakes = fake_programs(programs, directory, {'linux': 'test "$1" = nothing || echo row $1 1000'})
+    path = os.path.join(directory, 'qemu-system-i386')
+    with open(path, 'w') as f:
+        f.write('#!/bin/sh\necho starting\necho it does not fit\nexit 1\n')
+    os.chmod(path, 0o755)
+    _, result, _ = run(ringlet, fakes, directory, '--suite', 'linux', '--cache', '/nonexistent', '--engines', 'tcg,kvm,native',
+                       env={'PATH': directory})
+    engines = {e['name']: e for e in result['engines']}
+    assert engines['tcg'] == {'name': 'tcg', 'here': False, 'note': 'does not run a guest: it does not fit'}, engines
+    assert engines['kvm']['note'] in ('/dev/kvm cannot be opened', engines['tcg']['note'])
+    assert all(list(row['results']) == ['native'] for row in result['rows'] if row['name'] != 'forkwait')
+
+
 def apps(ringlet, programs, directory):
     cache = os.environ.get('RINGLET_CACHE') or os.path.join(os.environ.get('XDG_CACHE_HOME') or
                                                             os.path.expanduser('~/.cache'), 'ringlet')
@@ -154,7 +170,7 @@ def interrupted(ringlet, programs, directory):
 def main():
     what, ringlet, programs = sys.argv[1], sys.argv[2], os.path.dirname(sys.argv[3])
     with tempfile.TemporaryDirectory() as directory:
-        tests = {'nano': nano, 'broken': broken, 'alone': alone, 'apps': apps, 'interrupted': interrupted}
+        tests = {'nano': nano, 'broken': broken, 'alone': alone, 'qemu': qemu, 'apps': apps, 'interrupted': interrupted}
         tests[what](ringlet, programs, directory)
 
 
