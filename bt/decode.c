@@ -7,7 +7,7 @@
 
 /* Instruction set extensions a guest may use, and the class of their instructions. */
 struct ext_row {
-    bool allowed;
+    bool allowed; /* in its legacy encoding; VEX below */
     uint8_t class;
 };
 static const struct ext_row ext_table[ZYDIS_ISA_EXT_MAX_VALUE + 1] = {
@@ -16,6 +16,8 @@ static const struct ext_row ext_table[ZYDIS_ISA_EXT_MAX_VALUE + 1] = {
     [ZYDIS_ISA_EXT_PREFETCHWT1] = {true, BT_CLASS_INT}, /* 0F 0D /2: a NOP where it is not offered */
     [ZYDIS_ISA_EXT_ADOX_ADCX] = {true, BT_CLASS_INT},
     [ZYDIS_ISA_EXT_BMI1] = {true, BT_CLASS_INT}, /* TZCNT only: the rest is VEX-coded */
+    [ZYDIS_ISA_EXT_XSAVE] = {true, BT_CLASS_X87},
+    [ZYDIS_ISA_EXT_XSAVEOPT] = {true, BT_CLASS_X87},
     [ZYDIS_ISA_EXT_LZCNT] = {true, BT_CLASS_INT},
     [ZYDIS_ISA_EXT_CLFSH] = {true, BT_CLASS_INT},
     [ZYDIS_ISA_EXT_MOVBE] = {true, BT_CLASS_INT},
@@ -33,6 +35,14 @@ static const struct ext_row ext_table[ZYDIS_ISA_EXT_MAX_VALUE + 1] = {
     [ZYDIS_ISA_EXT_SHA] = {true, BT_CLASS_SSE},
 };
 
+/* The same for VEX. VAES, VPCLMULQDQ on YMM, GFNI and AVX-VNNI have features of their own that are not offered. */
+static const uint8_t vex_table[ZYDIS_ISA_EXT_MAX_VALUE + 1] = {
+    [ZYDIS_ISA_EXT_AVX] = BT_CLASS_AVX,        [ZYDIS_ISA_EXT_AVX2] = BT_CLASS_AVX,
+    [ZYDIS_ISA_EXT_AVX2GATHER] = BT_CLASS_AVX, [ZYDIS_ISA_EXT_AVXAES] = BT_CLASS_AVX,
+    [ZYDIS_ISA_EXT_FMA] = BT_CLASS_AVX,        [ZYDIS_ISA_EXT_F16C] = BT_CLASS_AVX,
+    [ZYDIS_ISA_EXT_BMI1] = BT_CLASS_BMI,       [ZYDIS_ISA_EXT_BMI2] = BT_CLASS_BMI,
+};
+
 /* Members of an allowed extension that do not follow it. */
 struct mnemonic_row {
     uint16_t mnemonic;
@@ -45,6 +55,8 @@ static const struct mnemonic_row mnemonic_table[] = {
     {ZYDIS_MNEMONIC_RSM, false, 0}, /* #UD outside system management mode, which there is none of */
     {ZYDIS_MNEMONIC_FXSAVE, true, BT_CLASS_X87}, /* #NM by TS and EM, never #UD by OSFXSR (vol. 2) */
     {ZYDIS_MNEMONIC_FXRSTOR, true, BT_CLASS_X87},
+    {ZYDIS_MNEMONIC_XGETBV, true, BT_CLASS_INT},
+    {ZYDIS_MNEMONIC_XSETBV, true, BT_CLASS_INT},
     {ZYDIS_MNEMONIC_FISTTP, true, BT_CLASS_X87},
     {ZYDIS_MNEMONIC_SFENCE, true, BT_CLASS_INT},
     {ZYDIS_MNEMONIC_LFENCE, true, BT_CLASS_INT},
@@ -165,7 +177,7 @@ static void fill_address32(const ZydisDecodedInstruction *z, struct bt_insn *out
     }
     if (out->mod != 0 || z->raw.sib.base != 5)
         out->base = z->raw.sib.base;
-    if (z->raw.sib.index != 4) {
+    if (z->raw.sib.index != 4 && !out->vsib) {
         out->index = z->raw.sib.index;
         out->scale = (uint8_t)(1 << z->raw.sib.scale);
     }
@@ -222,6 +234,19 @@ static bool is_string(const struct bt_insn *i)
             (i->opcode >= 0xa4 && i->opcode <= 0xaf && i->opcode != 0xa8 && i->opcode != 0xa9));
 }
 
+static uint8_t vex_field(ZydisOperandEncoding e)
+{
+    return e == ZYDIS_OPERAND_ENCODING_MODRM_REG  ? BT_VEX_REG
+           : e == ZYDIS_OPERAND_ENCODING_MODRM_RM ? BT_VEX_RM
+           : e == ZYDIS_OPERAND_ENCODING_NDSNDD   ? BT_VEX_V
+                                                  : 0;
+}
+
+static bool is_access(ZydisMemoryOperandType t)
+{
+    return t == ZYDIS_MEMOP_TYPE_MEM || t == ZYDIS_MEMOP_TYPE_VSIB;
+}
+
 /* Size of the memory operand, and MMX or SSE by the registers that are named. */
 static bool fill_operand_sizes(const ZydisDecoder *d, const ZydisDecoderContext *ctx,
                                const ZydisDecodedInstruction *z, struct bt_insn *out)
@@ -233,11 +258,13 @@ static bool fill_operand_sizes(const ZydisDecoder *d, const ZydisDecoderContext 
     for (unsigned i = 0; i < z->operand_count; i++) {
         if (op[i].type == ZYDIS_OPERAND_TYPE_REGISTER) {
             ZydisRegisterClass c = ZydisRegisterGetClass(op[i].reg.value);
+            if (out->vex && c >= ZYDIS_REGCLASS_GPR8 && c <= ZYDIS_REGCLASS_GPR64)
+                out->vex_gpr |= vex_field(op[i].encoding);
             mmx |= c == ZYDIS_REGCLASS_MMX;
             xmm |= c == ZYDIS_REGCLASS_XMM;
         } else if (op[i].type == ZYDIS_OPERAND_TYPE_MEMORY && out->is_mem && !out->mem_size &&
-                   op[i].visibility != ZYDIS_OPERAND_VISIBILITY_HIDDEN &&
-                   op[i].mem.type == ZYDIS_MEMOP_TYPE_MEM && !touches_no_memory(out->mnemonic)) {
+                   op[i].visibility != ZYDIS_OPERAND_VISIBILITY_HIDDEN && is_access(op[i].mem.type) &&
+                   !touches_no_memory(out->mnemonic)) {
             out->mem_size = op[i].size / 8 > 255 ? 255 : (uint8_t)(op[i].size / 8);
             out->mem_written = op[i].actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
         }
@@ -250,7 +277,7 @@ static bool fill_operand_sizes(const ZydisDecoder *d, const ZydisDecoderContext 
         out->mem_size = 1;
     else if (out->mnemonic == ZYDIS_MNEMONIC_MASKMOVQ)
         out->mem_size = 8;
-    else if (out->mnemonic == ZYDIS_MNEMONIC_MASKMOVDQU)
+    else if (out->mnemonic == ZYDIS_MNEMONIC_MASKMOVDQU || out->mnemonic == ZYDIS_MNEMONIC_VMASKMOVDQU)
         out->mem_size = 16;
     return true;
 }
@@ -258,6 +285,12 @@ static bool fill_operand_sizes(const ZydisDecoder *d, const ZydisDecoderContext 
 static bool classify(const ZydisDecodedInstruction *z, struct bt_insn *out)
 {
     const struct ext_row *row = &ext_table[z->meta.isa_ext];
+    if (z->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX) {
+        out->vex = z->raw.vex.size;
+        out->vsib = z->meta.isa_ext == ZYDIS_ISA_EXT_AVX2GATHER;
+        out->class = vex_table[z->meta.isa_ext];
+        return out->class != 0;
+    }
     if (z->encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY || !row->allowed)
         return false;
     out->class = row->class;
@@ -306,6 +339,6 @@ enum bt_decode bt_decode(const struct bt_decoder *d, bool big, const uint8_t *co
                                      [ZYDIS_OPCODE_MAP_0F3A] = 2};
     if (out->map >= sizeof escape)
         return BT_DECODE_UD;
-    out->opcode_off = (uint8_t)(z.raw.prefix_count + escape[out->map]);
+    out->opcode_off = (uint8_t)(z.raw.prefix_count + (out->vex ? out->vex : escape[out->map]));
     return fill_operand_sizes(zd, &ctx, &z, out) ? BT_DECODE_OK : BT_DECODE_UD;
 }

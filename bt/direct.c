@@ -90,8 +90,10 @@ const struct bt_direct_counts *bt_direct_stats(const struct bt_vcpu *v)
 /* What the guest's state grants now of what pages may need. */
 static unsigned granted(const struct bt_vcpu *v)
 {
+    enum { BMI = 1 << 3 | 1 << 8 }; /* BMI1 and BMI2 */
     bool tsc = !v->cpu.tsc_offset && !(v->cpu.cr4 & RC_CR4_TSD) && !v->cfg.clock->is_virtual;
-    return tsc ? BT_NEED_TSC : 0;
+    bool bmi = (v->cpu.config.feature7_ebx & BMI) == BMI;
+    return (tsc ? BT_NEED_TSC : 0) | (v->cpu.avx ? BT_NEED_AVX : 0) | (bmi ? BT_NEED_BMI : 0);
 }
 
 static bool may_run(const struct bt_vcpu *v, const struct bt_direct_page *p)
@@ -291,20 +293,23 @@ static bool same_right(const struct bt_vcpu *v, uint64_t a, uint64_t b)
 
 /* May run in the trap handler, where the vector registers are nobody's, and beside translated code, where they are the
  * guest's: keep them. */
-static void keep_fpu(struct bt_vcpu *v, uint8_t image[512], bool back)
+static void keep_fpu(struct bt_vcpu *v, uint8_t image[RC_XSAVE_BYTES], bool back)
 {
     if (!v->fpu_live)
         return;
     if (back)
-        __asm__ volatile("fxrstor64 %0" : : "m"(*(const uint8_t(*)[512])image));
-    else
-        __asm__ volatile("fxsave64 %0" : "=m"(*(uint8_t(*)[512])image));
+        bt_fpu_load(v, image);
+    else {
+        for (unsigned n = RC_XSAVE_XSTATE_BV; n < RC_XSAVE_HEADER_END; n++)
+            image[n] = 0;
+        bt_fpu_store(v, image);
+    }
 }
 
 void bt_direct_map(void *ctx, unsigned space, uint32_t gva, uint64_t gpa, uint64_t len, int prot)
 {
     struct bt_vcpu *v = ctx;
-    uint8_t image[512] __attribute__((aligned(16)));
+    uint8_t image[RC_XSAVE_BYTES] __attribute__((aligned(64)));
     keep_fpu(v, image, false);
     for (uint64_t at = 0, end; at < len; at = end) {
         for (end = at + HOST_PAGE; end < len && (!(prot & PROT_EXEC) || same_right(v, gpa + at, gpa + end));)
@@ -319,7 +324,7 @@ void bt_direct_map(void *ctx, unsigned space, uint32_t gva, uint64_t gpa, uint64
 void bt_direct_unmap(void *ctx, unsigned space, uint32_t gva, uint64_t len)
 {
     struct bt_vcpu *v = ctx;
-    uint8_t image[512] __attribute__((aligned(16)));
+    uint8_t image[RC_XSAVE_BYTES] __attribute__((aligned(64)));
     keep_fpu(v, image, false);
     v->cfg.mem.user_unmap(v->cfg.mem.ctx, space, gva, len);
     keep_fpu(v, image, true);
@@ -328,7 +333,7 @@ void bt_direct_unmap(void *ctx, unsigned space, uint32_t gva, uint64_t len)
 void bt_direct_dropped(void *ctx, unsigned space, bool gone)
 {
     struct bt_vcpu *v = ctx;
-    uint8_t image[512] __attribute__((aligned(16)));
+    uint8_t image[RC_XSAVE_BYTES] __attribute__((aligned(64)));
     keep_fpu(v, image, false);
     if (gone && v->direct)
         v->direct->on[space] = v->direct->always;

@@ -36,9 +36,9 @@ static void mode_words(uint32_t mode, char *text, size_t size)
         uint32_t bit;
         const char *word;
     } word[] = {
-        {RC_MODE_FPU_TRAP, "fpu-trap"}, {RC_MODE_NO_SSE, "no-sse"}, {RC_MODE_DS_ODD, "ds-odd"},
-        {RC_MODE_ES_ODD, "es-odd"},     {RC_MODE_SS_ODD, "ss-odd"}, {RC_MODE_IOPL, "iopl"},
-        {RC_MODE_INTERP, "interp"},
+        {RC_MODE_FPU_TRAP, "fpu-trap"}, {RC_MODE_NO_SSE, "no-sse"}, {RC_MODE_NO_AVX, "no-avx"},
+        {RC_MODE_DS_ODD, "ds-odd"},     {RC_MODE_ES_ODD, "es-odd"}, {RC_MODE_SS_ODD, "ss-odd"},
+        {RC_MODE_IOPL, "iopl"},         {RC_MODE_INTERP, "interp"},
     };
     int at = snprintf(text, size, "%s", mode & RC_MODE_USER ? "user" : "kernel");
     for (unsigned i = 0; i < sizeof word / sizeof *word && at >= 0 && (size_t)at < size; i++)

@@ -165,7 +165,7 @@ struct bt_vcpu {
     uint8_t fpu_live;    /* the guest's x87/vector state is in the CPU, cpu.fpu is stale */
     uint8_t irq_waiting; /* interrupt line at the last entry: STI and POPF must look */
     /* -- C only -- */
-    uint8_t vec_held[128] __attribute__((aligned(16)));
+    uint8_t vec_held[256] __attribute__((aligned(32)));
     struct bt_config cfg;
     bool bmi2; /* RORX and SHRX may be emitted */
     struct host_arena arena;
@@ -256,12 +256,35 @@ struct bt_vcpu {
 
 _Static_assert(offsetof(struct bt_vcpu, cpu) == 0, "r15 addresses rc_cpu directly");
 
+/* The CPU's x87 and vector registers to an image whose header (vol. 1 13.4.2) is valid or zero, and back. */
+static inline void bt_fpu_store(const struct bt_vcpu *v, uint8_t *image)
+{
+    if (rc_has_avx(&v->cpu.config)) {
+        __asm__ volatile("xsave64 %0"
+                         : "+m"(*(uint8_t(*)[RC_XSAVE_BYTES])image)
+                         : "a"(RC_XCR0_X87 | RC_XCR0_SSE | RC_XCR0_AVX), "d"(0));
+        bt_xstate_complete(image);
+    } else
+        __asm__ volatile("fxsave64 %0" : "=m"(*(uint8_t(*)[512])image));
+}
+
+static inline void bt_fpu_load(const struct bt_vcpu *v, const uint8_t *image)
+{
+    if (rc_has_avx(&v->cpu.config))
+        __asm__ volatile("xrstor64 %0"
+                         :
+                         : "m"(*(const uint8_t(*)[RC_XSAVE_BYTES])image),
+                           "a"(RC_XCR0_X87 | RC_XCR0_SSE | RC_XCR0_AVX), "d"(0));
+    else
+        __asm__ volatile("fxrstor64 %0" : : "m"(*(const uint8_t(*)[512])image));
+}
+
 /* Before any code that may use vector registers or calls libc's memory functions. Idempotent. */
 static inline void bt_fpu_park(struct bt_vcpu *v)
 {
     if (!v->fpu_live)
         return;
-    __asm__ volatile("fxsave64 %0" : "=m"(v->cpu.fpu));
+    bt_fpu_store(v, v->cpu.fpu);
     v->fpu_live = 0;
 }
 
@@ -269,25 +292,48 @@ static inline void bt_fpu_park(struct bt_vcpu *v)
  *
  * A device model is ordinary C: its compiler and libc's memcpy may use vector registers, and no others of what FXSAVE
  * saves, since nothing there computes in floating point. FXSAVE and FXRSTOR cost more than all else in a port access, so
- * while a device is called only the vector registers are held in memory.
+ * while a device is called only the vector registers are held in memory. Upper halves that were zero stay so by
+ * VZEROUPPER: a register that was loaded counts as in use, and every XSAVE from then on has to write it.
 :*/
+#define BT_VEC_ALL(op, r)                                                                                    \
+    op(r "0", "0") op(r "1", "32") op(r "2", "64") op(r "3", "96") op(r "4", "128") op(r "5", "160")         \
+        op(r "6", "192") op(r "7", "224")
+#define BT_VEC_STORE(r, at) "movaps %%" r ", " at "(%1)\n\t"
+#define BT_VEC_LOAD(r, at)  "movaps " at "(%1), %%" r "\n\t"
+#define BT_YMM_STORE(r, at) "v" BT_VEC_STORE(r, at)
+#define BT_YMM_LOAD(r, at)  "v" BT_VEC_LOAD(r, at)
+
 static inline void bt_vec_hold(struct bt_vcpu *v)
 {
-    if (v->fpu_live)
-        __asm__ volatile(
-            "movaps %%xmm0, (%1); movaps %%xmm1, 16(%1); movaps %%xmm2, 32(%1); movaps %%xmm3, 48(%1)\n\t"
-            "movaps %%xmm4, 64(%1); movaps %%xmm5, 80(%1); movaps %%xmm6, 96(%1); movaps %%xmm7, 112(%1)"
-            : "=m"(v->vec_held)
-            : "r"(v->vec_held));
+    if (!v->fpu_live)
+        return;
+    if (rc_has_avx(&v->cpu.config))
+        __asm__ volatile(BT_VEC_ALL(BT_YMM_STORE, "ymm") : "=m"(v->vec_held) : "r"(v->vec_held));
+    else
+        __asm__ volatile(BT_VEC_ALL(BT_VEC_STORE, "xmm") : "=m"(v->vec_held) : "r"(v->vec_held));
 }
+
+static inline bool bt_vec_high_held(const struct bt_vcpu *v)
+{
+    const uint64_t *q = (const uint64_t *)(const void *)v->vec_held;
+    uint64_t any = 0;
+    for (unsigned n = 0; n < 8; n++)
+        any |= q[4 * n + 2] | q[4 * n + 3];
+    return any;
+}
+
 static inline void bt_vec_release(struct bt_vcpu *v)
 {
-    if (v->fpu_live)
-        __asm__ volatile(
-            "movaps (%0), %%xmm0; movaps 16(%0), %%xmm1; movaps 32(%0), %%xmm2; movaps 48(%0), %%xmm3\n\t"
-            "movaps 64(%0), %%xmm4; movaps 80(%0), %%xmm5; movaps 96(%0), %%xmm6; movaps 112(%0), %%xmm7"
-            :
-            : "r"(v->vec_held), "m"(v->vec_held));
+    if (!v->fpu_live)
+        return;
+    if (rc_has_avx(&v->cpu.config)) {
+        if (bt_vec_high_held(v)) {
+            __asm__ volatile(BT_VEC_ALL(BT_YMM_LOAD, "ymm") : : "m"(v->vec_held), "r"(v->vec_held));
+            return;
+        }
+        __asm__ volatile("vzeroupper");
+    }
+    __asm__ volatile(BT_VEC_ALL(BT_VEC_LOAD, "xmm") : : "m"(v->vec_held), "r"(v->vec_held));
 }
 
 static inline uint32_t bt_mode(const struct bt_vcpu *v)

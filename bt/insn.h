@@ -17,7 +17,12 @@ enum bt_insn_class {
     BT_CLASS_X87, /* #NM by CR0.EM/TS; WAIT too */
     BT_CLASS_MMX, /* MMX/3DNow registers */
     BT_CLASS_SSE, /* XMM state (SSE to SSE4.2, AES, SHA, PCLMUL) */
+    BT_CLASS_AVX, /* VEX-coded, XMM and YMM state (AVX, AVX2, FMA, F16C) */
+    BT_CLASS_BMI, /* VEX-coded, general registers (BMI1, BMI2) */
 };
+
+/* Which fields of a VEX-coded instruction name general registers. */
+enum bt_vex_gpr { BT_VEX_REG = 1, BT_VEX_RM = 2, BT_VEX_V = 4 };
 
 struct bt_insn {
     uint16_t mnemonic; /* ZydisMnemonic */
@@ -44,13 +49,16 @@ struct bt_insn {
     int32_t disp;
     uint32_t imm, imm2; /* zero- or sign-extended as the instruction defines; relative branches: displacement.
                            Far pointers: imm = offset, imm2 = selector. ENTER: imm = size, imm2 = level */
+    uint8_t vex;        /* bytes of the VEX prefix, escape included: 0, 2, 3 */
+    uint8_t vex_gpr;    /* enum bt_vex_gpr */
+    bool vsib;          /* the index register is a vector's, index then BT_NOREG */
     uint8_t bytes[BT_MAX_INSN];
 };
 
 enum bt_decode {
     BT_DECODE_OK,
     BT_DECODE_SHORT, /* more bytes are needed (page end): fetch on, or raise what the fetch raised */
-    BT_DECODE_UD,    /* not an instruction, not one this CPU model offers (VEX, VMX ...), or LOCK where not
+    BT_DECODE_UD,    /* not an instruction, not one this CPU model offers (EVEX, VMX ...), or LOCK where not
                         allowed */
     BT_DECODE_LONG,  /* more than 15 bytes: #GP(0) */
 };

@@ -9,6 +9,27 @@
 #include "bt/bt.h"
 #include "insn.h"
 
+/* After XSAVE: a component in its initial configuration may have been left out. x87 and SSE are put in: who reads the
+ * image expects them there. General registers only. */
+static inline void bt_xstate_complete(uint8_t *image)
+{
+    enum { FX_MXCSR = 24, FX_ST = 32, FX_XMM = 160, FX_END = 416 };
+    uint64_t *q = (uint64_t *)(void *)image;
+    uint8_t *bv = image + RC_XSAVE_XSTATE_BV;
+    if ((*bv & 3) == 3)
+        return;
+    if (!(*bv & RC_XCR0_X87)) {
+        q[0] = 0x37f;
+        q[1] = q[2] = 0;
+        for (unsigned n = FX_ST / 8; n < FX_XMM / 8; n++)
+            q[n] = 0;
+    }
+    if (!(*bv & RC_XCR0_SSE))
+        for (unsigned n = FX_XMM / 8; n < FX_END / 8; n++)
+            q[n] = 0;
+    *bv |= 3;
+}
+
 struct bt_interp; /* decoder, decode cache and the thunks that run x87/SSE instructions on the real FPU */
 
 int bt_interp_create(struct bt_interp **out, struct rc_cpu *cpu, const struct bt_ops *ops,

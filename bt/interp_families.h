@@ -166,6 +166,7 @@ BT_HANDLER(invd);
 BT_HANDLER(mov_crdr);
 BT_HANDLER(rdmsr);
 BT_HANDLER(wrmsr);
+BT_HANDLER(xcr);
 BT_HANDLER(rdtsc);
 BT_HANDLER(rdpmc);
 BT_HANDLER(cpuid);

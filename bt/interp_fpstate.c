@@ -27,19 +27,59 @@ static bool aligned16(struct bt_interp *in, const struct bt_insn *i, uint32_t of
 }
 
 /* The 32-bit layout differs from FXSAVE64's in bytes 8 to 23: 32-bit offsets with selectors, which like
- * today's CPUs we store as 0. Beyond XMM7 memory is left alone. */
+ * today's CPUs we store as 0. */
+void bt_fpu_image32(const struct rc_cpu *cpu, uint8_t image[BT_FX_END32])
+{
+    __builtin_memcpy(image, cpu->fpu, BT_FX_END32);
+    uint64_t fip = guest_pointer(image + BT_FX_FIP), fdp = guest_pointer(image + BT_FX_FDP);
+    uint32_t mask = BT_MXCSR_VALID;
+    __builtin_memcpy(image + BT_FX_FIP, &fip, 8);
+    __builtin_memcpy(image + BT_FX_FDP, &fdp, 8);
+    __builtin_memcpy(image + BT_FX_MXCSR_MASK, &mask, 4);
+}
+
+/* Bits the registers do not have are dropped; ES and B say whether an exception is pending, whatever the image says
+ * (vol. 1 8.1.3.3). */
+void bt_fpu_x87_from32(struct rc_cpu *cpu, const uint8_t *image)
+{
+    enum {
+        FCW_BITS = 0x1f3f,
+        FCW_ONE = 0x40,
+        FSW_BITS = 0x7f7f,
+        ES_AND_B = 0x8080,
+        EXCEPTIONS = 0x3f,
+        FOP_BITS = 0x7ff
+    };
+    uint64_t fip = bt_load(image + BT_FX_FIP, 4), fdp = bt_load(image + BT_FX_FDP, 4);
+    uint32_t fcw = (bt_load(image + BT_FX_FCW, 2) & FCW_BITS) | FCW_ONE,
+             fsw = bt_load(image + BT_FX_FSW, 2) & FSW_BITS;
+    bt_store(cpu->fpu + BT_FX_FCW, 2, fcw);
+    bt_store(cpu->fpu + BT_FX_FSW, 2, fsw | (fsw & ~fcw & EXCEPTIONS ? ES_AND_B : 0));
+    bt_store(cpu->fpu + BT_FX_FTW, 2, image[BT_FX_FTW]);
+    bt_store(cpu->fpu + BT_FX_FOP, 2, bt_load(image + BT_FX_FOP, 2) & FOP_BITS);
+    __builtin_memcpy(cpu->fpu + BT_FX_FIP, &fip, 8);
+    __builtin_memcpy(cpu->fpu + BT_FX_FDP, &fdp, 8);
+    for (unsigned at = BT_FX_ST; at < BT_FX_XMM; at += 16) {
+        __builtin_memcpy(cpu->fpu + at, image + at, 10);
+        __builtin_memset(cpu->fpu + at + 10, 0, 6);
+    }
+}
+
+void bt_fpu_x87_init(struct rc_cpu *cpu)
+{
+    __builtin_memset(cpu->fpu, 0, BT_FX_MXCSR);
+    __builtin_memset(cpu->fpu + BT_FX_ST, 0, BT_FX_XMM - BT_FX_ST);
+    bt_store(cpu->fpu + BT_FX_FCW, 2, 0x37f);
+}
+
+/* Beyond XMM7 memory is left alone. */
 enum bt_step bt_fpu_fxsave(struct bt_interp *in, const struct bt_insn *i)
 {
     uint32_t off = bt_ea(in, i);
     uint8_t image[BT_FX_END32];
     if (!aligned16(in, i, off, true) || !bt_check_rmw(in, i->seg, off, 512))
         return BT_STEP_FAULT;
-    __builtin_memcpy(image, in->cpu->fpu, sizeof image);
-    uint64_t fip = guest_pointer(image + BT_FX_FIP), fdp = guest_pointer(image + BT_FX_FDP);
-    uint32_t mask = BT_MXCSR_VALID;
-    __builtin_memcpy(image + BT_FX_FIP, &fip, 8);
-    __builtin_memcpy(image + BT_FX_FDP, &fdp, 8);
-    __builtin_memcpy(image + BT_FX_MXCSR_MASK, &mask, 4);
+    bt_fpu_image32(in->cpu, image);
     return bt_write_bytes(in, i->seg, off, image, sizeof image) ? BT_STEP_OK : BT_STEP_FAULT;
 }
 
@@ -51,11 +91,9 @@ enum bt_step bt_fpu_fxrstor(struct bt_interp *in, const struct bt_insn *i)
         return BT_STEP_FAULT;
     if (bt_load(image + BT_FX_MXCSR, 4) & ~(uint32_t)BT_MXCSR_VALID)
         return bt_raise0(in, RC_GP);
-    uint64_t fip = bt_load(image + BT_FX_FIP, 4), fdp = bt_load(image + BT_FX_FDP, 4);
-    __builtin_memcpy(image + BT_FX_FIP, &fip, 8);
-    __builtin_memcpy(image + BT_FX_FDP, &fdp, 8);
-    __builtin_memcpy(image + BT_FX_MXCSR_MASK, in->cpu->fpu + BT_FX_MXCSR_MASK, 4);
-    __builtin_memcpy(in->cpu->fpu, image, BT_FX_END32);
+    bt_fpu_x87_from32(in->cpu, image);
+    __builtin_memcpy(in->cpu->fpu + BT_FX_MXCSR, image + BT_FX_MXCSR, 4);
+    __builtin_memcpy(in->cpu->fpu + BT_FX_XMM, image + BT_FX_XMM, BT_FX_END32 - BT_FX_XMM);
     return BT_STEP_OK;
 }
 

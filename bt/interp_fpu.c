@@ -27,13 +27,44 @@ static bool is_no_wait(const struct bt_insn *i)
     }
 }
 
+static bool is_xsave(const struct bt_insn *i)
+{
+    return i->mnemonic == ZYDIS_MNEMONIC_XSAVE || i->mnemonic == ZYDIS_MNEMONIC_XSAVEOPT ||
+           i->mnemonic == ZYDIS_MNEMONIC_XRSTOR;
+}
+
 static bool x87_pending(const struct rc_cpu *cpu)
 {
     return cpu->fpu[BT_FX_FSW] & FSW_ES;
 }
 
+/* BMI1 or BMI2, each a CPUID bit of its own. VEX does not exist outside protected mode. */
+static enum rc_result check_bmi(struct bt_interp *in, const struct bt_insn *i)
+{
+    enum { BMI1 = 1 << 3, BMI2 = 1 << 8 };
+    uint32_t need = BMI2;
+    switch (i->mnemonic) {
+    case ZYDIS_MNEMONIC_ANDN:
+    case ZYDIS_MNEMONIC_BEXTR:
+    case ZYDIS_MNEMONIC_BLSI:
+    case ZYDIS_MNEMONIC_BLSMSK:
+    case ZYDIS_MNEMONIC_BLSR:
+        need = BMI1;
+        break;
+    default:
+        break;
+    }
+    return bt_protected(in) && (in->cpu->config.feature7_ebx & need) ? RC_OK : rc_raise(in->cpu, RC_UD);
+}
+
 static enum rc_result check_available(struct bt_interp *in, const struct bt_insn *i)
 {
+    if (i->class == BT_CLASS_BMI)
+        return check_bmi(in, i);
+    if (i->class == BT_CLASS_AVX)
+        return rc_check_avx(in->cpu);
+    if (is_xsave(i))
+        return rc_check_xsave(in->cpu);
     if (i->class == BT_CLASS_X87)
         return rc_check_x87(in->cpu, i->mnemonic == ZYDIS_MNEMONIC_FWAIT);
     return rc_check_sse(in->cpu, i->class == BT_CLASS_MMX);
@@ -59,7 +90,7 @@ static enum bt_step raise_trapped(struct bt_interp *in)
 static bool misaligned(struct bt_interp *in, unsigned slot, const uint8_t *mem)
 {
     uint8_t fpu[sizeof in->cpu->fpu];
-    if (!((uintptr_t)mem & 15))
+    if (!((uintptr_t)mem & 31))
         return false;
     __builtin_memcpy(fpu, in->cpu->fpu, sizeof fpu);
     bool ok = bt_thunk_run(in, slot, (void *)(uintptr_t)mem);
@@ -76,7 +107,7 @@ static bool operand_ready(struct bt_interp *in, const struct bt_insn *i, const s
     return !keep || bt_read_bytes(in, i->seg, off, mem, i->mem_size);
 }
 
-/* The operand into the buffer, at the guest address' offset in 16 bytes. What is written is read first, too:
+/* The operand into the buffer, at the guest address' offset in 32 bytes. What is written is read first, too:
  * an x87 store with an unmasked exception writes nothing. */
 static uint8_t *operand_in(struct bt_interp *in, const struct bt_insn *i, const struct bt_thunk *t,
                            unsigned slot, uint32_t off)
@@ -84,7 +115,7 @@ static uint8_t *operand_in(struct bt_interp *in, const struct bt_insn *i, const 
     uint32_t lin;
     if (rc_linear(in->cpu, i->seg, off, i->mem_size, t->writes, &lin) != RC_OK)
         return NULL;
-    uint8_t *mem = in->fpu.buf + (lin & 15);
+    uint8_t *mem = in->fpu.buf + (lin & 31);
     if (operand_ready(in, i, t, off, mem))
         return mem;
     struct rc_fault fault = in->cpu->fault;
@@ -156,7 +187,7 @@ static void enter_mmx(struct rc_cpu *cpu)
  * checked before one is written; a mask of zeros touches no memory. */
 static enum bt_step masked_store(struct bt_interp *in, const struct bt_insn *i)
 {
-    bool xmm = i->mnemonic == ZYDIS_MNEMONIC_MASKMOVDQU;
+    bool xmm = i->mnemonic != ZYDIS_MNEMONIC_MASKMOVQ;
     uint32_t off = i->asz == 2 ? in->cpu->gpr[RC_EDI] & 0xffff : in->cpu->gpr[RC_EDI];
     unsigned top = xmm ? 0 : in->cpu->fpu[BT_FX_FSW + 1] >> 3 & 7, size = xmm ? 16 : 8;
     const uint8_t *base = in->cpu->fpu + (xmm ? BT_FX_XMM : BT_FX_ST);
@@ -182,12 +213,28 @@ enum bt_step bt_interp_fpu(struct bt_interp *in, const struct bt_insn *i)
         return bt_fpu_fxsave(in, i);
     case ZYDIS_MNEMONIC_FXRSTOR:
         return bt_fpu_fxrstor(in, i);
+    case ZYDIS_MNEMONIC_XSAVE:
+    case ZYDIS_MNEMONIC_XSAVEOPT:
+        return bt_fpu_xsave(in, i);
+    case ZYDIS_MNEMONIC_XRSTOR:
+        return bt_fpu_xrstor(in, i);
+    case ZYDIS_MNEMONIC_VMASKMOVPS:
+    case ZYDIS_MNEMONIC_VMASKMOVPD:
+    case ZYDIS_MNEMONIC_VPMASKMOVD:
+    case ZYDIS_MNEMONIC_VPMASKMOVQ:
+        return bt_avx_masked(in, i);
+    case ZYDIS_MNEMONIC_VMASKMOVDQU:
+        return masked_store(in, i);
+    case ZYDIS_MNEMONIC_VLDMXCSR:
+    case ZYDIS_MNEMONIC_VSTMXCSR:
     case ZYDIS_MNEMONIC_LDMXCSR:
     case ZYDIS_MNEMONIC_STMXCSR:
         return bt_fpu_mxcsr(in, i);
     default:
         break;
     }
+    if (i->vsib)
+        return bt_avx_gather(in, i);
     const struct bt_thunk *t = bt_thunk_get(in, i, &slot);
     if (!t)
         return BT_STEP_UNSUPPORTED;

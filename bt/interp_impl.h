@@ -33,22 +33,24 @@ struct bt_fetch {
     uint64_t gpa;
 };
 
-/* A re-encoded x87/MMX/SSE instruction, in slot n of the arena: 16 bytes. */
+/* A re-encoded x87, MMX, SSE or VEX-coded instruction, in slot n of the arena: 16 bytes. */
 struct bt_thunk {
     uint8_t key[16];    /* canonical bytes; length in the last */
     bool reads, writes; /* its memory operand */
     bool mmx;           /* names an MMX register: waits for pending x87 exceptions */
+    bool avx;           /* uses more of the vector registers than FXSAVE has */
 };
 enum { BT_THUNKS = 4096, BT_THUNK_BYTES = 16 };
 
 /* What the assembly around a thunk shares with C; offsets are known to interp_thunk.c. */
 struct bt_thunk_regs {
-    void *fpu;        /*  0: FXSAVE64 image */
+    void *fpu;        /*  0: XSAVE image; only its first 512 bytes when avx is 0 */
     void *mem;        /*  8: stands for the memory operand */
     void *code;       /* 16 */
     uint64_t rflags;  /* 24 */
     uint64_t gpr[8];  /* 32: enum rc_gpr */
     uint64_t faulted; /* 96 */
+    uint64_t avx;     /* 104: by XSAVE and XRSTOR */
 };
 
 struct bt_fpu {

@@ -19,7 +19,6 @@ BT_DEFINE_WIDE(btr, "btr")
 BT_DEFINE_WIDE(btc, "btc")
 BT_DEFINE_WIDE(bsf, "bsf")
 BT_DEFINE_WIDE(bsr, "bsr")
-/* Where the host has no TZCNT or LZCNT these bytes are BSF and BSR, for translated code as for us. */
 BT_DEFINE_WIDE(tzcnt, "tzcnt")
 BT_DEFINE_WIDE(lzcnt, "lzcnt")
 BT_DEFINE_WIDE(popcnt, "popcnt")
@@ -169,14 +168,18 @@ BT_INLINE enum bt_step scan(struct bt_interp *in, const struct bt_insn *i, wide_
     return BT_STEP_OK;
 }
 
+/* Without the feature the prefix is ignored. */
+enum { FEATURE7_EBX_BMI1 = 1 << 3, EXT_ECX_LZCNT = 1 << 5 };
 enum bt_step bt_h_bsf(struct bt_interp *in, const struct bt_insn *i)
 {
-    return i->rep ? scan(in, i, bt_do_tzcnt) : scan(in, i, bt_do_bsf);
+    return i->rep && (in->cpu->config.feature7_ebx & FEATURE7_EBX_BMI1) ? scan(in, i, bt_do_tzcnt)
+                                                                        : scan(in, i, bt_do_bsf);
 }
 
 enum bt_step bt_h_bsr(struct bt_interp *in, const struct bt_insn *i)
 {
-    return i->rep ? scan(in, i, bt_do_lzcnt) : scan(in, i, bt_do_bsr);
+    return i->rep && (in->cpu->config.ext_ecx & EXT_ECX_LZCNT) ? scan(in, i, bt_do_lzcnt)
+                                                               : scan(in, i, bt_do_bsr);
 }
 
 enum { FEATURE_ECX_SSE42 = 1 << 20, FEATURE_ECX_MOVBE = 1 << 22, FEATURE_ECX_POPCNT = 1 << 23 };

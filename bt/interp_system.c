@@ -290,6 +290,11 @@ enum bt_step bt_h_wrmsr(struct bt_interp *in, const struct bt_insn *i)
     return bt_result(r);
 }
 
+enum bt_step bt_h_xcr(struct bt_interp *in, const struct bt_insn *i)
+{
+    return bt_result(i->mnemonic == ZYDIS_MNEMONIC_XGETBV ? rc_xgetbv(in->cpu) : rc_xsetbv(in->cpu));
+}
+
 enum bt_step bt_h_rdtsc(struct bt_interp *in, const struct bt_insn *i)
 {
     (void)i;

@@ -213,5 +213,7 @@ bt_handler bt_interp_lookup(const struct bt_insn *i)
         return row->one;
     if (row->group == group_0fae && !i->is_mem)
         return bt_h_nop;
+    if (i->mnemonic == ZYDIS_MNEMONIC_XGETBV || i->mnemonic == ZYDIS_MNEMONIC_XSETBV)
+        return bt_h_xcr;
     return row->group[i->reg & 7];
 }

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <ucontext.h>
 #include "interp_thunk.h"
+#include "vex.h"
 
 /*T:385 Borrowing the FPU
  *
@@ -32,7 +33,14 @@ __asm__(".text\n"
         "    pushq %r15\n"
         "    movq %rdi, %r15\n"
         "    movq 0(%r15), %r14\n"
+        "    cmpq $0, 104(%r15)\n"
+        "    jne 2f\n"
         "    fxrstor64 (%r14)\n"
+        "    jmp 3f\n"
+        "2:  movl $7, %eax\n"
+        "    xorl %edx, %edx\n"
+        "    xrstor64 (%r14)\n"
+        "3:\n"
         "    movq 8(%r15), %r8\n"
         "    pushq 24(%r15)\n"
         "    popfq\n"
@@ -55,8 +63,15 @@ __asm__(".text\n"
         "    movq %rdi, 88(%r15)\n"
         "    pushfq\n"
         "    popq 24(%r15)\n"
-        "1:  fxsave64 (%r14)\n"
-        "    fninit\n"
+        "1:  cmpq $0, 104(%r15)\n"
+        "    jne 4f\n"
+        "    fxsave64 (%r14)\n"
+        "    jmp 5f\n"
+        "4:  movl $7, %eax\n"
+        "    xorl %edx, %edx\n"
+        "    xsave64 (%r14)\n"
+        "    vzeroupper\n"
+        "5:  fninit\n"
         "    pushq $0x1f80\n"
         "    ldmxcsr (%rsp)\n"
         "    popq %rax\n"
@@ -78,6 +93,7 @@ extern const char bt_thunk_fault[] __attribute__((visibility("hidden")));
 _Static_assert(__builtin_offsetof(struct bt_thunk_regs, rflags) == 24, "the assembly knows this layout");
 _Static_assert(__builtin_offsetof(struct bt_thunk_regs, gpr) == 32, "the assembly knows this layout");
 _Static_assert(__builtin_offsetof(struct bt_thunk_regs, faulted) == 96, "the assembly knows this layout");
+_Static_assert(__builtin_offsetof(struct bt_thunk_regs, avx) == 104, "the assembly knows this layout");
 
 int bt_interp_fpu_init(struct bt_interp *in, struct host_err *err)
 {
@@ -99,11 +115,28 @@ void bt_interp_fpu_finish(struct bt_interp *in)
 
 /* ---- Re-encoding ---- */
 
+static void make_vex_key(const struct bt_insn *i, uint8_t key[16])
+{
+    unsigned n = 3;
+    __builtin_memset(key, 0, 16);
+    bt_vex_put(i, 0, key);
+    key[n++] = i->opcode;
+    if (i->has_modrm)
+        key[n++] = i->is_mem ? (uint8_t)(i->reg << 3) : i->modrm;
+    if (i->imm_size)
+        key[n++] = bt_vex_imm(i, i->bytes[i->imm_off]);
+    key[15] = (uint8_t)n;
+}
+
 /* The instruction without what differs in 64-bit mode: the key it is found by. Length in key[15]. */
 static void make_key(const struct bt_insn *i, uint8_t key[16])
 {
     unsigned n = 0;
     bool has66 = i->class == BT_CLASS_X87 && i->osz == 2; /* FNSAVE's 16-bit format, also in 16-bit code */
+    if (i->vex) {
+        make_vex_key(i, key);
+        return;
+    }
     __builtin_memset(key, 0, 16);
     for (unsigned k = 0; k < i->opcode_off && i->class != BT_CLASS_X87; k++)
         has66 |= i->bytes[k] == 0x66;
@@ -153,16 +186,26 @@ static bool examine(struct bt_interp *in, const struct bt_insn *i, struct operan
     return true;
 }
 
-/* REX goes between the prefixes and the opcode. */
+static uint8_t rex_bits(const struct bt_insn *i, const struct operands *o)
+{
+    return (i->is_mem ? 1 : 0) | (o->gpr_reg && i->reg == RC_ESP ? 4 : 0) |
+           (!i->is_mem && o->gpr_rm && i->rm == RC_ESP ? 1 : 0);
+}
+
+/* REX goes between the prefixes and the opcode; VEX has its bits inside. */
 static void emit(const struct bt_insn *i, const struct operands *o, const uint8_t key[16], uint8_t *out)
 {
     unsigned n = 0, k = 0;
-    uint8_t rex = (i->is_mem ? 1 : 0) | (o->gpr_reg && i->reg == RC_ESP ? 4 : 0) |
-                  (!i->is_mem && o->gpr_rm && i->rm == RC_ESP ? 1 : 0);
-    while (key[k] == 0x66 || key[k] == 0xf2 || key[k] == 0xf3)
-        out[n++] = key[k++];
-    if (rex)
-        out[n++] = 0x40 | rex;
+    uint8_t rex = rex_bits(i, o);
+    if (i->vex) {
+        bt_vex_put(i, rex, out);
+        n = k = 3;
+    } else {
+        while (key[k] == 0x66 || key[k] == 0xf2 || key[k] == 0xf3)
+            out[n++] = key[k++];
+        if (rex)
+            out[n++] = 0x40 | rex;
+    }
     while (k < key[15])
         out[n++] = key[k++];
     out[n++] = 0xc3; /* ret */
@@ -201,6 +244,7 @@ const struct bt_thunk *bt_thunk_get(struct bt_interp *in, const struct bt_insn *
     t->reads = o.reads;
     t->writes = o.writes;
     t->mmx = o.mmx || i->class == BT_CLASS_MMX;
+    t->avx = i->class == BT_CLASS_AVX;
     emit(i, &o, key, in->fpu.arena.rw + *slot * BT_THUNK_BYTES);
     serialize();
     return t;
@@ -216,12 +260,15 @@ bool bt_thunk_run(struct bt_interp *in, unsigned slot, void *mem)
     r->code = in->fpu.arena.rx + slot * BT_THUNK_BYTES;
     r->rflags = (cpu->eflags & RC_ARITH) | 0x202;
     r->faulted = 0;
+    r->avx = in->fpu.thunk[slot].avx;
     uint32_t mask = bt_load(cpu->fpu + BT_FX_MXCSR_MASK, 4); /* the model's, not the host's */
     for (unsigned n = 0; n < 8; n++)
         r->gpr[n] = cpu->gpr[n];
     in->fpu.active = true;
     bt_thunk_call(r);
     in->fpu.active = false;
+    if (r->avx)
+        bt_xstate_complete(cpu->fpu);
     bt_store(cpu->fpu + BT_FX_MXCSR_MASK, 4, mask);
     return !r->faulted;
 }

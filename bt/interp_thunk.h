@@ -29,6 +29,20 @@ bool bt_thunk_run(struct bt_interp *in, unsigned slot, void *mem);
 /* Take over general registers and flags of a run. */
 void bt_thunk_commit(struct bt_interp *in);
 
+/* interp_avx.c: elements one by one */
+void bt_ymm_read(const struct rc_cpu *cpu, unsigned n, uint8_t out[32]);
+enum bt_step bt_avx_masked(struct bt_interp *in, const struct bt_insn *i);
+enum bt_step bt_avx_gather(struct bt_interp *in, const struct bt_insn *i);
+
+/* interp_xsave.c */
+enum bt_step bt_fpu_xsave(struct bt_interp *in, const struct bt_insn *i);
+enum bt_step bt_fpu_xrstor(struct bt_interp *in, const struct bt_insn *i);
+
+/* interp_fpstate.c: FXSAVE's first bytes as 32-bit code sees them; their x87 part taken back; FINIT with empty registers */
+void bt_fpu_image32(const struct rc_cpu *cpu, uint8_t image[BT_FX_END32]);
+void bt_fpu_x87_from32(struct rc_cpu *cpu, const uint8_t *image);
+void bt_fpu_x87_init(struct rc_cpu *cpu);
+
 /* interp_fpstate.c: instructions that move FPU state and are not run as themselves */
 enum bt_step bt_fpu_fxsave(struct bt_interp *in, const struct bt_insn *i);
 enum bt_step bt_fpu_fxrstor(struct bt_interp *in, const struct bt_insn *i);

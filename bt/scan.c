@@ -135,7 +135,7 @@ static bool is_usual(const struct rc_sensitive *row, const struct bt_insn *i)
     static const char *const names[] = {"cpuid", "xgetbv", "rdtscp", "rdpid", "sysenter", "syscall",
                                         "sldt",  "str",    "sgdt",   "sidt",  "smsw",     "lar",
                                         "lsl",   "xsetbv", "int3",   "bound", "pushf",    "pushfd",
-                                        "popf",  "popfd",  "rdtsc"};
+                                        "popf",  "popfd",  "rdtsc",  "xsave", "xsaveopt", "xrstor"};
     if (strcmp(row->mnemonic, "mov") == 0)
         return !i->is_mem && row->reason != RC_TRAPS;
     if (strcmp(row->mnemonic, "int") == 0)
@@ -173,6 +173,8 @@ static bool ends_flow(const struct bt_insn *i)
 static enum finding judge(const struct bt_scan *s, const struct bt_insn *i, struct bt_verdict *v)
 {
     const struct rc_sensitive *row = row_of(s, i);
+    v->needs |= i->class == BT_CLASS_AVX ? BT_NEED_AVX : i->class == BT_CLASS_BMI ? BT_NEED_BMI : 0;
+    v->needs |= i->mnemonic == ZYDIS_MNEMONIC_TZCNT ? BT_NEED_BMI : 0;
     if (!row)
         return is_archaic(i) ? FOUND_ODD : ends_flow(i) ? FOUND_END : FOUND_NOTHING;
     const struct exempt *e = exempt(row->mnemonic);

@@ -10,6 +10,8 @@
 /* What a page that may run needs of the guest's state at that time. */
 enum bt_scan_need {
     BT_NEED_TSC = 1, /* RDTSC: the guest's TSC must be the host's, CR4.TSD clear */
+    BT_NEED_AVX = 2, /* VEX-coded vector instructions: CR4.OSXSAVE and XCR0 of the guest must allow them */
+    BT_NEED_BMI = 4, /* BMI1, BMI2, TZCNT: the guest must be offered them */
 };
 
 #define BT_SCAN_BEFORE 64u

@@ -20,14 +20,17 @@ static void emit_gprs(struct emit *e, unsigned op)
 }
 
 /* The guest's x87 and vector registers stay in the CPU while C code that does not use them runs. fpu_live
- * says which copy counts: bt_fpu_park() moves them to memory, this moves them back. */
-static void emit_fpu_live(struct emit *e)
+ * says which copy counts: bt_fpu_park() moves them to memory, this moves them back. RAX and RDX are clobbered. */
+static void emit_fpu_live(struct emit *e, bool avx)
 {
     EB(e, 0x41, 0x80, 0xbf); /* cmp byte [r15+fpu_live], 0 */
     e32(e, OFF(fpu_live));
     e8(e, 0);
-    EB(e, 0x75, 8 + 8);            /* jne past */
-    EB(e, 0x49, 0x0f, 0xae, 0x8f); /* fxrstor64 [r15+fpu] */
+    EB(e, 0x75, avx ? 8 + 8 + 7 : 8 + 8); /* jne past */
+    if (avx)
+        EB(e, 0xb8, RC_XCR0_X87 | RC_XCR0_SSE | RC_XCR0_AVX, 0, 0, 0, 0x31,
+           0xd2);                               /* mov eax,7; xor edx,edx */
+    EB(e, 0x49, 0x0f, 0xae, avx ? 0xaf : 0x8f); /* xrstor64, fxrstor64 [r15+fpu] */
     e32(e, CPU(fpu));
     EB(e, 0x41, 0xc6, 0x87); /* mov byte [r15+fpu_live], 1 */
     e32(e, OFF(fpu_live));
@@ -109,7 +112,7 @@ void bt_stubs_emit(struct bt_vcpu *v)
     uint32_t go_on = e.at; /* r10: where to; r13, r15 and GS.base are right */
     e_load(&e, true, E_R14, OFF(jtab));
     e_load(&e, false, E_R8, CPU(eip)); /* what an indirect entry compares */
-    emit_fpu_live(&e);
+    emit_fpu_live(&e, rc_has_avx(&v->cfg.cpu));
     e_load(&e, true, E_RSP, OFF(hstack));
     s->enter_check = e.at;
     emit_request_test(&e);
@@ -167,7 +170,7 @@ void bt_stubs_emit(struct bt_vcpu *v)
     EB(&e, 0x0f, 0x85);
     uint32_t request_jump = e.at;
     e32(&e, 0);
-    emit_fpu_live(&e);
+    emit_fpu_live(&e, rc_has_avx(&v->cfg.cpu));
     emit_flags_load(&e);
     emit_gprs(&e, 0x8b);
     e8(&e, 0xc3);

@@ -75,6 +75,7 @@ struct tx_op {
     uint8_t op[3], op_len;
     uint8_t reg; /* ModRM.reg, 8-15 through REX.R */
     uint8_t imm[4], imm_len;
+    bool vex;      /* the instruction's VEX prefix takes the place of prefix, REX and escape */
     bool byte_reg; /* reg is a byte register: 4-7 mean AH-BH */
     bool wide;
 };

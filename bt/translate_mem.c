@@ -3,6 +3,7 @@
  * in translated code comes through it.
  */
 #include "translate.h"
+#include "vex.h"
 
 #define SOFT(s)                                                                                              \
     ((uint32_t)(offsetof(struct rc_cpu, seg) + (s) * sizeof(struct rc_seg) + offsetof(struct rc_seg, soft)))
@@ -93,6 +94,20 @@ static void esp_operand(struct tx *t, unsigned reg)
         e32(&t->e, (uint32_t)disp);
 }
 
+static void put_opcode(struct emit *e, const struct bt_insn *i, const struct tx_op *op, unsigned rex)
+{
+    if (op->vex) {
+        uint8_t vex[3];
+        bt_vex_put(i, rex & 7, vex);
+        ebytes(e, vex, 3);
+    } else {
+        ebytes(e, op->prefix, op->prefix_len);
+        if (rex)
+            e8(e, 0x40 | rex);
+    }
+    ebytes(e, op->op, op->op_len);
+}
+
 /*T:330 Redirecting a memory operand
  *
  * Three ways, cheapest first. A flat segment in the window of the current privilege keeps its ModRM byte
@@ -113,6 +128,8 @@ bool tx_emit_op(struct tx *t, const struct tx_op *op)
     if (i->is_mem) {
         if (i->asz != 4 || t->form == BT_FORM_INTERP)
             return false;
+        if (i->vsib && (t->form != BT_FORM_WINDOW || !tx_seg_flat(t, i->seg)))
+            return false; /* no sum beforehand: each element has an address of its own */
         if (tx_seg_flat(t, i->seg))
             how = t->form == BT_FORM_DUAL ? DUAL : t->form == BT_FORM_SOFT ? LOOK : FLAT;
         else if ((i->seg == RC_FS || i->seg == RC_GS) && t->form == BT_FORM_WINDOW)
@@ -140,10 +157,7 @@ bool tx_emit_op(struct tx *t, const struct tx_op *op)
         tx_soft_look(t);
     } else if (how == FLAT)
         EB(e, 0x65, 0x67);
-    ebytes(e, op->prefix, op->prefix_len);
-    if (rex)
-        e8(e, 0x40 | rex);
-    ebytes(e, op->op, op->op_len);
+    put_opcode(e, i, op, rex);
     unsigned reg = (op->reg & 7u) << 3;
     switch (how) {
     case REG:
@@ -157,7 +171,7 @@ bool tx_emit_op(struct tx *t, const struct tx_op *op)
         EB(e, 0x04 | reg, 0x01); /* [r9 + r8] */
         break;
     case FLAT:
-        if (i->base == BT_NOREG && i->index == BT_NOREG) {
+        if (i->base == BT_NOREG && i->index == BT_NOREG && !i->vsib) {
             EB(e, 0x04 | reg, 0x25);
             e32(e, (uint32_t)i->disp);
             break;
@@ -211,14 +225,14 @@ static unsigned own_prefixes(const struct bt_insn *i, uint8_t *out, unsigned *sk
     return n;
 }
 
-/* The CPU model does not offer TZCNT (nor LZCNT on hosts without): the prefix is then ignored, as on such a
- * CPU. */
+/* Where the CPU model does not offer TZCNT or LZCNT the prefix is ignored, as on such a CPU. */
 static void drop_unoffered(const struct tx *t, struct tx_op *op)
 {
     const struct bt_insn *i = &t->insn;
     if (i->map != ZYDIS_OPCODE_MAP_0F)
         return;
-    bool tzcnt = i->opcode == 0xbc, lzcnt = i->opcode == 0xbd && !(t->v->cpu.config.ext_ecx & 1u << 5);
+    bool tzcnt = i->opcode == 0xbc && !(t->v->cpu.config.feature7_ebx & 1u << 3),
+         lzcnt = i->opcode == 0xbd && !(t->v->cpu.config.ext_ecx & 1u << 5);
     if (!tzcnt && !lzcnt)
         return;
     unsigned n = 0;
@@ -255,9 +269,28 @@ static bool copy_high_byte(struct tx *t)
     return true;
 }
 
+static bool copy_vex(struct tx *t)
+{
+    const struct bt_insn *i = &t->insn;
+    struct tx_op op = {.op = {i->opcode}, .op_len = 1, .vex = true, .reg = i->reg};
+    if (i->imm_size > 1)
+        return false;
+    if (i->imm_size)
+        op.imm[op.imm_len++] = bt_vex_imm(i, i->bytes[i->imm_off]);
+    if (!i->has_modrm) { /* VZEROUPPER, VZEROALL */
+        put_opcode(&t->e, i, &op, 0);
+        return true;
+    }
+    if (tx_reg_is_gpr(i) && i->reg == RC_ESP)
+        op.reg = E_R12;
+    return tx_emit_op(t, &op);
+}
+
 bool tx_copy(struct tx *t)
 {
     const struct bt_insn *i = &t->insn;
+    if (i->vex)
+        return copy_vex(t);
     struct tx_op op = {0};
     unsigned skip;
     op.prefix_len = (uint8_t)own_prefixes(i, op.prefix, &skip);

@@ -3,6 +3,7 @@
  * something needs the sum.
  */
 #include "translate.h"
+#include "vex.h"
 
 /*T:345 Adding up the stack pointer
  *
@@ -31,6 +32,8 @@ void tx_esp_settle(struct tx *t)
 /* ESP as an operand, not as a base: its true value is wanted. */
 static bool names_esp(const struct bt_insn *i)
 {
+    if ((i->vex_gpr & BT_VEX_V) && bt_vex_get(i).v == RC_ESP)
+        return true;
     if (i->has_modrm)
         return (tx_reg_is_gpr(i) && !tx_reg_is_byte(i) && i->reg == RC_ESP) ||
                (i->mod == 3 && tx_rm_is_gpr(i) && !tx_rm_is_byte(i) && i->rm == RC_ESP);

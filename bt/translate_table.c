@@ -99,6 +99,19 @@ static enum tx_kind classify_0(const struct bt_insn *i)
     }
 }
 
+/* Copies, but for those whose VEX.vvvv is a mask of memory not to be touched: these take no fault they should not, and
+ * are copies, too; VMASKMOVDQU stores through EDI. */
+static enum tx_kind classify_vex(const struct tx *t)
+{
+    enum { BMI = 1 << 3 | 1 << 8 };
+    const struct bt_insn *i = &t->insn;
+    if (i->class == BT_CLASS_BMI)
+        return (t->v->cpu.config.feature7_ebx & BMI) == BMI ? TX_COPY : TX_INTERP;
+    if (t->mode & RC_MODE_NO_AVX)
+        return TX_INTERP;
+    return i->map == ZYDIS_OPCODE_MAP_0F && i->opcode == 0xf7 ? TX_INTERP : TX_COPY;
+}
+
 enum tx_kind tx_classify(const struct tx *t)
 {
     const struct bt_insn *i = &t->insn;
@@ -107,6 +120,8 @@ enum tx_kind tx_classify(const struct tx *t)
     if ((i->class == BT_CLASS_MMX || i->class == BT_CLASS_SSE) &&
         (t->mode & (RC_MODE_NO_SSE | RC_MODE_FPU_TRAP)))
         return TX_INTERP;
+    if (i->vex)
+        return classify_vex(t);
     switch (i->map) {
     case ZYDIS_OPCODE_MAP_DEFAULT:
         return classify_0(i);
@@ -142,6 +157,8 @@ static bool simd(const struct bt_insn *i)
 
 bool tx_reg_is_gpr(const struct bt_insn *i)
 {
+    if (i->vex)
+        return i->vex_gpr & BT_VEX_REG;
     if (i->map == ZYDIS_OPCODE_MAP_0F38)
         return i->opcode == 0xf0 || i->opcode == 0xf1 || i->opcode == 0xf6;
     if (i->map == ZYDIS_OPCODE_MAP_0F3A)
@@ -158,6 +175,8 @@ bool tx_reg_is_gpr(const struct bt_insn *i)
 
 bool tx_rm_is_gpr(const struct bt_insn *i) /* asked for mod 3 only */
 {
+    if (i->vex)
+        return i->vex_gpr & BT_VEX_RM;
     if (i->map == ZYDIS_OPCODE_MAP_0F38)
         return i->opcode == 0xf0 || i->opcode == 0xf1 || i->opcode == 0xf6;
     if (i->map == ZYDIS_OPCODE_MAP_0F3A)
@@ -172,6 +191,8 @@ bool tx_rm_is_gpr(const struct bt_insn *i) /* asked for mod 3 only */
 static bool byte_form(const struct bt_insn *i)
 {
     unsigned op = i->opcode;
+    if (i->vex)
+        return false;
     if (i->map == ZYDIS_OPCODE_MAP_DEFAULT)
         return (op < 0x40 && !(op & 1)) || op == 0x80 || op == 0x84 || op == 0x86 || op == 0x88 ||
                op == 0x8a || op == 0xc0 || op == 0xc6 || op == 0xd0 || op == 0xd2 || op == 0xf6 || op == 0xfe;
@@ -185,8 +206,8 @@ bool tx_reg_is_byte(const struct bt_insn *i)
 
 bool tx_rm_is_byte(const struct bt_insn *i)
 {
-    if (byte_form(i))
-        return true;
+    if (byte_form(i) || i->vex)
+        return !i->vex;
     if (i->map == ZYDIS_OPCODE_MAP_0F && !simd(i))
         return i->opcode == 0xb6 || i->opcode == 0xbe || (i->opcode >= 0x90 && i->opcode <= 0x9f);
     return i->map == ZYDIS_OPCODE_MAP_0F38 && i->opcode == 0xf0 && i->repne; /* CRC32 r, r/m8 */

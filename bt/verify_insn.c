@@ -28,6 +28,24 @@ static const uint8_t category_table[ZYDIS_CATEGORY_MAX_VALUE + 1] = {
     [ZYDIS_CATEGORY_X87_ALU] = VF_YES,
 };
 
+/* VEX: by what CPUID would have to offer, since all of it is the guest's to use. */
+static bool vex_may_appear(const ZydisDecodedInstruction *z)
+{
+    switch (z->meta.isa_ext) {
+    case ZYDIS_ISA_EXT_AVX:
+    case ZYDIS_ISA_EXT_AVX2:
+    case ZYDIS_ISA_EXT_AVX2GATHER:
+    case ZYDIS_ISA_EXT_AVXAES:
+    case ZYDIS_ISA_EXT_FMA:
+    case ZYDIS_ISA_EXT_F16C:
+    case ZYDIS_ISA_EXT_BMI1:
+    case ZYDIS_ISA_EXT_BMI2:
+        return true;
+    default:
+        return false;
+    }
+}
+
 static const uint16_t listed[] = {
     ZYDIS_MNEMONIC_TZCNT,  ZYDIS_MNEMONIC_CLC,   ZYDIS_MNEMONIC_STC,    ZYDIS_MNEMONIC_CMC,
     ZYDIS_MNEMONIC_CLD,    ZYDIS_MNEMONIC_STD,   ZYDIS_MNEMONIC_LAHF,   ZYDIS_MNEMONIC_SAHF,
@@ -52,9 +70,8 @@ static bool in_list(const uint16_t *list, unsigned n, ZydisMnemonic m)
 
 static bool may_appear(const ZydisDecodedInstruction *z)
 {
-    if (z->mnemonic == ZYDIS_MNEMONIC_SHRX ||
-        z->mnemonic == ZYDIS_MNEMONIC_RORX) /* the flags stay as they are */
-        return true;
+    if (z->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX)
+        return vex_may_appear(z);
     if (z->encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY)
         return false;
     switch (category_table[z->meta.category]) {
@@ -225,6 +242,12 @@ static bool is_address(enum vf_kind k)
     return k != VF_ANY && k != VF_NUM;
 }
 
+/* VZEROALL and VZEROUPPER name all sixteen, and take knowledge away. */
+static bool only_clears(const struct vf *f)
+{
+    return f->insn.mnemonic == ZYDIS_MNEMONIC_VZEROALL || f->insn.mnemonic == ZYDIS_MNEMONIC_VZEROUPPER;
+}
+
 static bool check_register(struct vf *f, const ZydisDecodedOperand *o)
 {
     int r = vf_gpr(o->reg.value);
@@ -234,8 +257,11 @@ static bool check_register(struct vf *f, const ZydisDecodedOperand *o)
         case ZYDIS_REGCLASS_FLAGS:
         case ZYDIS_REGCLASS_X87:
         case ZYDIS_REGCLASS_MMX:
-        case ZYDIS_REGCLASS_XMM:
             return true;
+        case ZYDIS_REGCLASS_XMM: /* the guest has eight; what is in the others nobody knows */
+        case ZYDIS_REGCLASS_YMM:
+            return ZydisRegisterGetId(o->reg.value) < 8 || only_clears(f) ||
+                   vf_refuse(f, "names a vector register that 32-bit code does not have");
         default:
             break;
         }
@@ -259,6 +285,17 @@ static bool check_register(struct vf *f, const ZydisDecodedOperand *o)
     return true;
 }
 
+/* Every element has an address of its own, and all are sums of 32 bits only with addr32: 32-bit address calculations
+ * are truncated and zero-extended in 64-bit mode (vol. 1 3.3.7.1). */
+static bool check_gather(struct vf *f, const ZydisDecodedOperand *o)
+{
+    if (o->mem.segment != ZYDIS_REGISTER_GS || f->insn.address_width != 32)
+        return vf_refuse(f, "a gather that is not in GS with 32-bit addresses");
+    if (ZydisRegisterGetId(o->mem.index) >= 8)
+        return vf_refuse(f, "names a vector register that 32-bit code does not have");
+    return check_guest_memory(f, o);
+}
+
 static bool check_operands(struct vf *f)
 {
     for (unsigned i = 0; i < f->insn.operand_count; i++) {
@@ -272,6 +309,9 @@ static bool check_operands(struct vf *f)
             if (o->mem.type == ZYDIS_MEMOP_TYPE_AGEN && f->insn.mnemonic == ZYDIS_MNEMONIC_LEA) {
                 if (names_host(&o->mem) || ZydisRegisterGetClass(o->mem.base) == ZYDIS_REGCLASS_IP)
                     return vf_refuse(f, "a host address would become data");
+            } else if (o->mem.type == ZYDIS_MEMOP_TYPE_VSIB) {
+                if (!check_gather(f, o))
+                    return false;
             } else if (o->mem.type != ZYDIS_MEMOP_TYPE_MEM)
                 return vf_refuse(f, "memory operand of an unknown shape");
             else if (!check_guest_memory(f, o))

@@ -31,6 +31,7 @@ static void load_fpu_init(struct rc_cpu *cpu)
     /* What FINIT and a fresh MXCSR look like to FXRSTOR (SDM vol. 1, 8.1.5, 10.5.1.1, 11.6.4). */
     for (unsigned i = 0; i < sizeof cpu->fpu; i++)
         cpu->fpu[i] = 0;
+    cpu->fpu[RC_XSAVE_XSTATE_BV] = RC_XCR0_X87 | RC_XCR0_SSE;
     rc_store16(cpu->fpu, 0x037f);
     rc_store32(cpu->fpu + 24, 0x1f80);
     rc_store32(cpu->fpu + 28, 0xffff);
@@ -71,6 +72,8 @@ static void reset_registers(struct rc_cpu *cpu)
     cpu->irq_shadow = cpu->halted = cpu->shutdown = 0;
     cpu->cr0 = RC_CR0_CD | RC_CR0_NW | RC_CR0_ET;
     cpu->cr2 = cpu->cr3 = cpu->cr4 = 0;
+    cpu->xcr0 = RC_XCR0_X87;
+    rc_xstate_changed(cpu);
     cpu->efer = 0;
     cpu->sysenter_cs = cpu->sysenter_esp = cpu->sysenter_eip = 0;
     /* Not TSC = 0: user code may run where RDTSC cannot be intercepted, so an unasked-for offset would make
@@ -114,6 +117,7 @@ void rc_cpu_flat(struct rc_cpu *cpu, uint16_t cs, uint16_t ds)
     cpu->gdtr = cpu->idtr = (struct rc_table){0, 0};
     cpu->cr0 = RC_CR0_PE | RC_CR0_ET;
     cpu->cr4 = 0;
+    rc_xstate_changed(cpu);
     rc_msr_firmware(cpu);
     rc_paging_changed(cpu, NULL);
 }
@@ -147,6 +151,7 @@ unsigned rc_mode(const struct rc_cpu *cpu)
     mode |= cpu->cpl == 3 ? RC_MODE_USER : 0;
     mode |= fpu_off ? RC_MODE_FPU_TRAP : 0;
     mode |= fpu_off || !(cpu->cr4 & RC_CR4_OSFXSR) ? RC_MODE_NO_SSE : 0;
+    mode |= fpu_off || !cpu->avx ? RC_MODE_NO_AVX : 0;
     mode |= cpu->seg[RC_DS].soft ? RC_MODE_DS_ODD : 0;
     mode |= cpu->seg[RC_ES].soft ? RC_MODE_ES_ODD : 0;
     mode |= cpu->seg[RC_SS].soft ? RC_MODE_SS_ODD : 0;

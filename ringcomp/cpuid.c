@@ -6,35 +6,62 @@
 
 enum { EAX, EBX, ECX, EDX };
 
-/* One row per feature a guest may be offered. What has no row does not exist for it: the local APIC, XSAVE
- * and with it all VEX-encoded instructions, virtualization, 64-bit mode, MONITOR, PCID, SMEP, SMAP, VME,
+/* One row per feature a guest may be offered. What has no row does not exist for it: the local APIC, XSAVEC
+ * and XSAVES, AVX-512 and whatever else is EVEX-encoded, virtualization, 64-bit mode, MONITOR, PCID, SMEP, SMAP, VME,
  * machine checks, RDTSCP, SYSCALL. */
 struct feature {
     const char *name; /* for --cpu */
     enum rc_cpuid_word word;
     unsigned bit;
-    bool own; /* offered whether or not the host has it */
+    bool own;          /* offered whether or not the host has it */
+    const char *needs; /* a row above, without which it is not offered */
 };
 static const struct feature feature_table[] = {
-    {"fpu", RC_F1_EDX, 0, false},       {"de", RC_F1_EDX, 2, true},
-    {"pse", RC_F1_EDX, 3, true},        {"tsc", RC_F1_EDX, 4, false},
-    {"msr", RC_F1_EDX, 5, true},        {"pae", RC_F1_EDX, 6, true},
-    {"cx8", RC_F1_EDX, 8, false},       {"sep", RC_F1_EDX, 11, true},
-    {"mtrr", RC_F1_EDX, 12, true},      {"pge", RC_F1_EDX, 13, true},
-    {"cmov", RC_F1_EDX, 15, false},     {"pat", RC_F1_EDX, 16, true},
-    {"pse36", RC_F1_EDX, 17, true},     {"clflush", RC_F1_EDX, 19, false},
-    {"mmx", RC_F1_EDX, 23, false},      {"fxsr", RC_F1_EDX, 24, false},
-    {"sse", RC_F1_EDX, 25, false},      {"sse2", RC_F1_EDX, 26, false},
-    {"sse3", RC_F1_ECX, 0, false},      {"pclmulqdq", RC_F1_ECX, 1, false},
-    {"ssse3", RC_F1_ECX, 9, false},     {"sse4.1", RC_F1_ECX, 19, false},
-    {"sse4.2", RC_F1_ECX, 20, false},   {"movbe", RC_F1_ECX, 22, false},
-    {"popcnt", RC_F1_ECX, 23, false},   {"aes", RC_F1_ECX, 25, false},
-    {"rdrand", RC_F1_ECX, 30, false},   {"hypervisor", RC_F1_ECX, 31, true},
-    {"erms", RC_F7_EBX, 9, false},      {"adx", RC_F7_EBX, 19, false},
-    {"sha", RC_F7_EBX, 29, false},      {"fsrm", RC_F7_EDX, 4, false},
-    {"spec_ctrl", RC_F7_EDX, 26, true}, {"arch_capabilities", RC_F7_EDX, 29, true},
-    {"nx", RC_FX_EDX, 20, true},        {"lzcnt", RC_FX_ECX, 5, false},
-    {"prefetchw", RC_FX_ECX, 8, false},
+    {"fpu", RC_F1_EDX, 0, false, NULL},
+    {"de", RC_F1_EDX, 2, true, NULL},
+    {"pse", RC_F1_EDX, 3, true, NULL},
+    {"tsc", RC_F1_EDX, 4, false, NULL},
+    {"msr", RC_F1_EDX, 5, true, NULL},
+    {"pae", RC_F1_EDX, 6, true, NULL},
+    {"cx8", RC_F1_EDX, 8, false, NULL},
+    {"sep", RC_F1_EDX, 11, true, NULL},
+    {"mtrr", RC_F1_EDX, 12, true, NULL},
+    {"pge", RC_F1_EDX, 13, true, NULL},
+    {"cmov", RC_F1_EDX, 15, false, NULL},
+    {"pat", RC_F1_EDX, 16, true, NULL},
+    {"pse36", RC_F1_EDX, 17, true, NULL},
+    {"clflush", RC_F1_EDX, 19, false, NULL},
+    {"mmx", RC_F1_EDX, 23, false, NULL},
+    {"fxsr", RC_F1_EDX, 24, false, NULL},
+    {"sse", RC_F1_EDX, 25, false, NULL},
+    {"sse2", RC_F1_EDX, 26, false, NULL},
+    {"sse3", RC_F1_ECX, 0, false, NULL},
+    {"pclmulqdq", RC_F1_ECX, 1, false, NULL},
+    {"ssse3", RC_F1_ECX, 9, false, NULL},
+    {"sse4.1", RC_F1_ECX, 19, false, NULL},
+    {"sse4.2", RC_F1_ECX, 20, false, NULL},
+    {"movbe", RC_F1_ECX, 22, false, NULL},
+    {"popcnt", RC_F1_ECX, 23, false, NULL},
+    {"aes", RC_F1_ECX, 25, false, NULL},
+    {"xsave", RC_F1_ECX, 26, false, NULL},
+    {"avx", RC_F1_ECX, 28, false, "xsave"},
+    {"fma", RC_F1_ECX, 12, false, "avx"},
+    {"f16c", RC_F1_ECX, 29, false, "avx"},
+    {"rdrand", RC_F1_ECX, 30, false, NULL},
+    {"hypervisor", RC_F1_ECX, 31, true, NULL},
+    {"bmi1", RC_F7_EBX, 3, false, NULL},
+    {"avx2", RC_F7_EBX, 5, false, "avx"},
+    {"bmi2", RC_F7_EBX, 8, false, NULL},
+    {"erms", RC_F7_EBX, 9, false, NULL},
+    {"adx", RC_F7_EBX, 19, false, NULL},
+    {"sha", RC_F7_EBX, 29, false, NULL},
+    {"fsrm", RC_F7_EDX, 4, false, NULL},
+    {"spec_ctrl", RC_F7_EDX, 26, true, NULL},
+    {"arch_capabilities", RC_F7_EDX, 29, true, NULL},
+    {"nx", RC_FX_EDX, 20, true, NULL},
+    {"lzcnt", RC_FX_ECX, 5, false, NULL},
+    {"prefetchw", RC_FX_ECX, 8, false, NULL},
+    {"xsaveopt", RC_FD_EAX, 0, false, "xsave"},
 };
 enum { FEATURES = sizeof feature_table / sizeof *feature_table };
 
@@ -51,6 +78,8 @@ static uint32_t *word_of(struct rc_config *c, enum rc_cpuid_word word)
         return &c->feature7_edx;
     case RC_FX_EDX:
         return &c->ext_edx;
+    case RC_FD_EAX:
+        return &c->featured_eax;
     default:
         return &c->ext_ecx;
     }
@@ -63,16 +92,49 @@ static void host_leaf(uint32_t leaf, uint32_t subleaf, uint32_t out[4])
     __get_cpuid_count(leaf, subleaf, &out[EAX], &out[EBX], &out[ECX], &out[EDX]);
 }
 
+static const struct feature *feature_find(const char *name, size_t len)
+{
+    for (unsigned i = 0; i < FEATURES; i++)
+        if (strlen(feature_table[i].name) == len && !memcmp(feature_table[i].name, name, len))
+            return &feature_table[i];
+    return NULL;
+}
+
+/* Take away what has lost its ground. Rows come after those they need, so once is enough. */
+static void drop_unfounded(struct rc_config *c)
+{
+    for (unsigned i = 0; i < FEATURES; i++) {
+        const struct feature *f = &feature_table[i];
+        const struct feature *needs = f->needs ? feature_find(f->needs, strlen(f->needs)) : NULL;
+        if (needs && !(*word_of(c, needs->word) >> needs->bit & 1))
+            *word_of(c, f->word) &= ~(UINT32_C(1) << f->bit);
+    }
+}
+
+/* AVX is the host kernel's to allow: it must save the registers of this process (vol. 1 14.3). */
+static bool host_saves_ymm(uint32_t leaf1_ecx)
+{
+    uint32_t low, high;
+    if (!(leaf1_ecx & RC_F1_ECX_OSXSAVE))
+        return false;
+    __asm__ volatile(".byte 0x0f, 0x01, 0xd0" : "=a"(low), "=d"(high) : "c"(0)); /* xgetbv */
+    return (low & (RC_XCR0_SSE | RC_XCR0_AVX)) == (RC_XCR0_SSE | RC_XCR0_AVX);
+}
+
 void rc_config_host(struct rc_config *c)
 {
-    uint32_t leaf1[4], leaf7[4], ext1[4], power[4];
+    uint32_t leaf1[4], leaf7[4], leafd[4], ext1[4], power[4];
     host_leaf(1, 0, leaf1);
+    host_leaf(0xd, 1, leafd);
+    if (!host_saves_ymm(leaf1[ECX]))
+        leaf1[ECX] &= ~(uint32_t)RC_F1_ECX_AVX;
     host_leaf(7, 0, leaf7);
     host_leaf(0x80000001, 0, ext1);
     host_leaf(0x80000007, 0, power);
     const uint32_t host[RC_F_WORDS] = {
         [RC_F1_EDX] = leaf1[EDX], [RC_F1_ECX] = leaf1[ECX], [RC_F7_EBX] = leaf7[EBX],
         [RC_F7_EDX] = leaf7[EDX], [RC_FX_EDX] = ext1[EDX],  [RC_FX_ECX] = ext1[ECX],
+        [RC_FD_EAX] = leafd[EAX],
     };
 
     *c = (struct rc_config){0};
@@ -81,18 +143,11 @@ void rc_config_host(struct rc_config *c)
         if (f->own || (host[f->word] >> f->bit & 1))
             *word_of(c, f->word) |= UINT32_C(1) << f->bit;
     }
+    drop_unfounded(c);
     c->stable_tsc = power[EDX] >> 8 & 1;
 }
 
 /* ---- --cpu ---- */
-
-static const struct feature *feature_find(const char *name, size_t len)
-{
-    for (unsigned i = 0; i < FEATURES; i++)
-        if (strlen(feature_table[i].name) == len && !memcmp(feature_table[i].name, name, len))
-            return &feature_table[i];
-    return NULL;
-}
 
 int rc_config_mask(struct rc_config *c, const char *spec, struct host_err *err)
 {
@@ -111,6 +166,7 @@ int rc_config_mask(struct rc_config *c, const char *spec, struct host_err *err)
         spec += len;
         spec += *spec == ',';
     }
+    drop_unfounded(c);
     return 0;
 }
 
@@ -163,8 +219,8 @@ static void leaf_as_is(struct rc_cpu *cpu, uint32_t subleaf, uint32_t r[4])
 /* The vendor is the host's, so that a kernel applies the quirks of the CPU its code runs on. */
 static void leaf_0(struct rc_cpu *cpu, uint32_t subleaf, uint32_t r[4])
 {
-    (void)cpu, (void)subleaf;
-    r[EAX] = min32(r[EAX], 7);
+    (void)subleaf;
+    r[EAX] = min32(r[EAX], cpu->config.feature_ecx & RC_F1_ECX_XSAVE ? 0xd : 7);
 }
 
 enum { FAMILY_MODEL_STEPPING = 0x0fff3fff };
@@ -175,7 +231,7 @@ static void leaf_1(struct rc_cpu *cpu, uint32_t subleaf, uint32_t r[4])
     (void)subleaf;
     r[EAX] &= FAMILY_MODEL_STEPPING;
     r[EBX] = ONE_LOGICAL_CPU | (cpu->config.feature_edx & RC_F1_EDX_CLFLUSH ? r[EBX] & 0xff00 : 0);
-    r[ECX] = cpu->config.feature_ecx;
+    r[ECX] = cpu->config.feature_ecx | (cpu->cr4 & RC_CR4_OSXSAVE ? RC_F1_ECX_OSXSAVE : 0);
     r[EDX] = cpu->config.feature_edx;
 }
 
@@ -191,6 +247,24 @@ static void leaf_7(struct rc_cpu *cpu, uint32_t subleaf, uint32_t r[4])
 {
     r[EBX] = subleaf ? 0 : cpu->config.feature7_ebx;
     r[EDX] = subleaf ? 0 : cpu->config.feature7_edx;
+}
+
+/* Extended state: our own layout is the standard one, whatever the host has beyond it. */
+static void leaf_d(struct rc_cpu *cpu, uint32_t subleaf, uint32_t r[4])
+{
+    const uint32_t known = rc_xcr0_known(cpu);
+    if (!(cpu->config.feature_ecx & RC_F1_ECX_XSAVE))
+        return;
+    if (subleaf == 0) {
+        r[EAX] = known;
+        r[EBX] = cpu->xcr0 & RC_XCR0_AVX ? RC_XSAVE_BYTES : RC_XSAVE_HEADER_END; /* of what is enabled now */
+        r[ECX] = known & RC_XCR0_AVX ? RC_XSAVE_BYTES : RC_XSAVE_HEADER_END;
+    } else if (subleaf == 1) {
+        r[EAX] = cpu->config.featured_eax;
+    } else if (subleaf == 2 && (known & RC_XCR0_AVX)) {
+        r[EAX] = RC_XSAVE_BYTES - RC_XSAVE_YMM_HIGH;
+        r[EBX] = RC_XSAVE_YMM_HIGH;
+    }
 }
 
 /* Twelve characters in EBX, ECX, EDX; a kernel that does not know them assumes nothing. */
@@ -251,6 +325,7 @@ static const struct leaf {
     {2, 1, leaf_as_is}, /* caches and TLBs */
     {4, 8, leaf_4},
     {7, 0, leaf_7},
+    {0xd, 0, leaf_d},
     {0x40000000, 0, leaf_hypervisor},
     {0x80000000, 1, leaf_ext0},
     {0x80000001, 1, leaf_ext1},

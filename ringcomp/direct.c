@@ -91,6 +91,7 @@ enum {
     FPU_SHARED = 464, /* behind it software may keep what it wants, and the host's kernel does */
     FPU_HEADER = 512,
     FPU_MXCSR = 24,
+    HAS_AVX = RC_XCR0_AVX,
     HAS_X87 = 1,
     HAS_SSE = 2,
     MXCSR_DEFINED = 0xffff,
@@ -103,7 +104,14 @@ static void fpu_enter(const struct rc_cpu *cpu, struct host_world_state *st)
     for (unsigned i = 0; i < FPU_SHARED; i++)
         st->fpu[i] = cpu->fpu[i];
     st->fpu[FPU_HEADER] = HAS_X87 | HAS_SSE;
+    if (!rc_has_avx(&cpu->config) || !(cpu->fpu[RC_XSAVE_XSTATE_BV] & HAS_AVX))
+        return;
+    for (unsigned i = RC_XSAVE_YMM_HIGH; i < RC_XSAVE_BYTES; i++)
+        st->fpu[i] = cpu->fpu[i];
+    st->fpu[FPU_HEADER] |= HAS_AVX;
 }
+
+_Static_assert((int)RC_XSAVE_BYTES == (int)HOST_WORLD_FPU_BYTES, "one image, two owners");
 
 /* What a world hands back may be forged: XMM and x87 registers may hold anything, MXCSR may not. */
 static void fpu_leave(struct rc_cpu *cpu, const struct host_world_state *st)
@@ -115,6 +123,12 @@ static void fpu_leave(struct rc_cpu *cpu, const struct host_world_state *st)
     if (!(st->fpu[FPU_HEADER] & HAS_SSE))
         for (unsigned i = 160; i < 416; i++) /* XMM0 to XMM15 */
             cpu->fpu[i] = 0;
+    cpu->fpu[RC_XSAVE_XSTATE_BV] = HAS_X87 | HAS_SSE;
+    if (rc_has_avx(&cpu->config) && (st->fpu[FPU_HEADER] & HAS_AVX)) {
+        for (unsigned i = RC_XSAVE_YMM_HIGH; i < RC_XSAVE_BYTES; i++)
+            cpu->fpu[i] = st->fpu[i];
+        cpu->fpu[RC_XSAVE_XSTATE_BV] |= HAS_AVX;
+    }
     rc_store32(cpu->fpu + FPU_MXCSR, rc_load32(cpu->fpu + FPU_MXCSR) & MXCSR_DEFINED);
 }
 

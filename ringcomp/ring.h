@@ -253,6 +253,10 @@ enum rc_result rc_task_switch_by_insn(struct rc_cpu *cpu, enum rc_switch_kind ki
 
 /* ---- Registers ---- */
 
+/* CR4.OSXSAVE or XCR0 changed. */
+void rc_xstate_changed(struct rc_cpu *cpu);
+/* Bits of XCR0 the model has. */
+uint32_t rc_xcr0_known(const struct rc_cpu *cpu);
 /* Tell shadowpt; pdpte NULL: as before. */
 void rc_paging_changed(struct rc_cpu *cpu, const uint64_t pdpte[4]);
 /* Load CR3: with PAE paging the PDPTEs too, #GP(0) when they are bad. */
@@ -265,7 +269,16 @@ void rc_msr_reset(struct rc_cpu *cpu);
 void rc_msr_firmware(struct rc_cpu *cpu);
 
 /* ---- CPUID features by name ---- */
-enum rc_cpuid_word { RC_F1_EDX, RC_F1_ECX, RC_F7_EBX, RC_F7_EDX, RC_FX_EDX, RC_FX_ECX, RC_F_WORDS };
+enum rc_cpuid_word {
+    RC_F1_EDX,
+    RC_F1_ECX,
+    RC_F7_EBX,
+    RC_F7_EDX,
+    RC_FX_EDX,
+    RC_FX_ECX,
+    RC_FD_EAX,
+    RC_F_WORDS
+};
 enum {
     RC_F1_EDX_FPU = 1 << 0,
     RC_F1_EDX_DE = 1 << 2,
@@ -281,6 +294,9 @@ enum {
     RC_F1_EDX_CLFLUSH = 1 << 19,
     RC_F1_EDX_FXSR = 1 << 24,
     RC_F1_EDX_SSE = 1 << 25,
+    RC_F1_ECX_XSAVE = 1 << 26,
+    RC_F1_ECX_OSXSAVE = 1 << 27,
+    RC_F1_ECX_AVX = 1 << 28,
     RC_F7_EDX_SPEC_CTRL = 1 << 26,
     RC_F7_EDX_ARCH_CAP = 1 << 29,
     RC_FX_EDX_NX = 1 << 20,

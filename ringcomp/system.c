@@ -64,6 +64,7 @@ static enum rc_result paging_bits_load(struct rc_cpu *cpu, uint32_t cr0, uint32_
         return RC_FAULT;
     cpu->cr0 = cr0;
     cpu->cr4 = cr4;
+    rc_xstate_changed(cpu);
     rc_paging_changed(cpu, pae ? pdpte : NULL);
     return RC_OK;
 }
@@ -99,7 +100,7 @@ static uint32_t known_cr4(const struct rc_cpu *cpu)
         {RC_F1_EDX_PAE, RC_CR4_PAE},     {RC_F1_EDX_MCE, RC_CR4_MCE},        {RC_F1_EDX_PGE, RC_CR4_PGE},
         {RC_F1_EDX_FXSR, RC_CR4_OSFXSR}, {RC_F1_EDX_SSE, RC_CR4_OSXMMEXCPT},
     };
-    uint32_t known = RC_CR4_PCE;
+    uint32_t known = RC_CR4_PCE | (cpu->config.feature_ecx & RC_F1_ECX_XSAVE ? RC_CR4_OSXSAVE : 0);
     for (unsigned i = 0; i < sizeof map / sizeof *map; i++)
         known |= cpu->config.feature_edx & map[i].feature ? map[i].cr4 : 0;
     return known;
@@ -114,6 +115,7 @@ static enum rc_result load_cr4(struct rc_cpu *cpu, uint32_t value)
     if ((value ^ cpu->cr4) & flushes)
         return paging_bits_load(cpu, cpu->cr0, value, true);
     cpu->cr4 = value;
+    rc_xstate_changed(cpu);
     return RC_OK;
 }
 
@@ -315,6 +317,61 @@ enum rc_result rc_check_sse(struct rc_cpu *cpu, bool is_mmx)
         return rc_raise(cpu, RC_UD);
     if (cpu->cr0 & RC_CR0_TS)
         return rc_raise(cpu, RC_NM);
+    return RC_OK;
+}
+
+/* ---- XSAVE's control register, and what depends on it (vol. 1 13.3) ---- */
+
+void rc_xstate_changed(struct rc_cpu *cpu)
+{
+    const uint32_t ymm = RC_XCR0_SSE | RC_XCR0_AVX;
+    cpu->avx = (cpu->cr4 & RC_CR4_OSXSAVE) && (cpu->xcr0 & ymm) == ymm;
+}
+
+enum rc_result rc_check_xsave(struct rc_cpu *cpu)
+{
+    if (!(cpu->cr4 & RC_CR4_OSXSAVE))
+        return rc_raise(cpu, RC_UD);
+    return cpu->cr0 & RC_CR0_TS ? rc_raise(cpu, RC_NM) : RC_OK;
+}
+
+/* VEX does not exist in real and V86 mode. CR0.EM does not matter to it. */
+enum rc_result rc_check_avx(struct rc_cpu *cpu)
+{
+    if (!cpu->avx || !rc_is_protected(cpu))
+        return rc_raise(cpu, RC_UD);
+    return cpu->cr0 & RC_CR0_TS ? rc_raise(cpu, RC_NM) : RC_OK;
+}
+
+enum rc_result rc_xgetbv(struct rc_cpu *cpu)
+{
+    if (!(cpu->cr4 & RC_CR4_OSXSAVE))
+        return rc_raise(cpu, RC_UD);
+    if (cpu->gpr[RC_ECX]) /* XGETBV of 1 is a feature of its own (leaf 0Dh), not offered */
+        return rc_raise_error(cpu, RC_GP, 0);
+    cpu->gpr[RC_EAX] = cpu->xcr0;
+    cpu->gpr[RC_EDX] = 0;
+    return RC_OK;
+}
+
+uint32_t rc_xcr0_known(const struct rc_cpu *cpu)
+{
+    return RC_XCR0_X87 | RC_XCR0_SSE | (rc_has_avx(&cpu->config) ? RC_XCR0_AVX : 0);
+}
+
+/* x87 cannot be taken out, and AVX needs SSE (vol. 2 XSETBV). */
+enum rc_result rc_xsetbv(struct rc_cpu *cpu)
+{
+    const uint32_t value = cpu->gpr[RC_EAX];
+    if (!(cpu->cr4 & RC_CR4_OSXSAVE))
+        return rc_raise(cpu, RC_UD);
+    if (require_cpl0(cpu) != RC_OK)
+        return RC_FAULT;
+    if (cpu->gpr[RC_ECX] || cpu->gpr[RC_EDX] || (value & ~rc_xcr0_known(cpu)) || !(value & RC_XCR0_X87) ||
+        ((value & RC_XCR0_AVX) && !(value & RC_XCR0_SSE)))
+        return rc_raise_error(cpu, RC_GP, 0);
+    cpu->xcr0 = value;
+    rc_xstate_changed(cpu);
     return RC_OK;
 }
 

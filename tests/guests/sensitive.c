@@ -10,6 +10,7 @@ enum { EFER = 0xc0000080, SYSENTER_CS = 0x174 };
 static u32 data[4] = {MAGIC, 0, 0, 0};
 static volatile struct table stored;
 static volatile u32 scratch[4];
+u32 xsave_area[208] __attribute__((aligned(64)));
 static u16 data_based, code16[4], gate0, small_limit;
 
 /* Code labels of assembly that is entered by a far transfer. */
@@ -162,6 +163,9 @@ RUN(wrmsr, __asm__ volatile("wrmsr"
                             : "c"(SYSENTER_CS), "a"(SEL_CODE0), "d"(0));
     v = (u32)rdmsr(SYSENTER_CS))
 RUN(rdpmc, __asm__ volatile("rdpmc" : : "c"(0) : "eax", "edx"))
+RUN(xsave, __asm__ volatile(".byte 0x0f, 0xae, 0x25; .long xsave_area" : : "a"(3), "d"(0) : "memory"))
+RUN(xsaveopt, __asm__ volatile(".byte 0x0f, 0xae, 0x35; .long xsave_area" : : "a"(3), "d"(0) : "memory"))
+RUN(xrstor, __asm__ volatile(".byte 0x0f, 0xae, 0x2d; .long xsave_area" : : "a"(3), "d"(0) : "memory"))
 RUN(xsetbv, __asm__ volatile(".byte 0x0f, 0x01, 0xd1" : : "c"(0), "a"(1), "d"(0)))
 RUN(monitor, __asm__ volatile(".byte 0x0f, 0x01, 0xc8" : : "a"(data), "c"(0), "d"(0)))
 RUN(mwait, __asm__ volatile(".byte 0x0f, 0x01, 0xc9" : : "a"(0), "c"(0)))
@@ -352,7 +356,11 @@ static const struct sensitive_case cases[] = {
     CASE("rdtsc", "", run_rdtsc, RETURNS, GP, any, NULL),
     CASE("rdtscp", "", run_rdtscp, UD, UD, any, NULL),
     CASE("rdpid", "", run_rdpid, UD, UD, any, NULL),
-    CASE("xgetbv", "", run_xgetbv, UD, UD, any, NULL),
+    CASE("xgetbv", "", run_xgetbv, UD, UD, any,
+         NULL), /* CR4.OSXSAVE is clear: guest avx_rules has the rest */
+    CASE("xsave", "", run_xsave, UD, UD, any, NULL),
+    CASE("xsaveopt", "", run_xsaveopt, UD, UD, any, NULL),
+    CASE("xrstor", "", run_xrstor, UD, UD, any, NULL),
     CASE("cli", "", run_cli, RETURNS, GP, if_is_clear, NULL),
     CASE("sti", "", run_sti, RETURNS, GP, if_is_set, NULL),
     CASE("in", "", run_in, RETURNS, GP, transmitter, NULL),

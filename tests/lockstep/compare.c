@@ -137,6 +137,13 @@ static bool compare_flags(struct lock *l)
     return false;
 }
 
+/* Of YMM0-7; zero when the image says that they are in their initial configuration. */
+static const uint8_t *ymm_high(const struct rc_cpu *c)
+{
+    static const uint8_t zero[128];
+    return c->fpu[RC_XSAVE_XSTATE_BV] & RC_XCR0_AVX ? c->fpu + RC_XSAVE_YMM_HIGH : zero;
+}
+
 bool lock_compare_cpu(struct lock *l)
 {
     const uint8_t *t = (const uint8_t *)l->t.cpu, *i = (const uint8_t *)l->i.cpu;
@@ -147,6 +154,8 @@ bool lock_compare_cpu(struct lock *l)
     for (unsigned k = 0; k < sizeof fpu_table / sizeof *fpu_table; k++)
         ok &= same(fpu_table[k].name, l->t.cpu->fpu + fpu_table[k].offset,
                    l->i.cpu->fpu + fpu_table[k].offset, fpu_table[k].size);
+    ok &= same("upper halves of YMM", ymm_high(l->t.cpu), ymm_high(l->i.cpu), 128);
+    ok &= l->t.cpu->xcr0 == l->i.cpu->xcr0;
     return compare_flags(l) && ok;
 }
 

@@ -13,6 +13,7 @@ struct gen {
     uint8_t known;     /* bit n: register n holds value[n] */
     uint8_t hands_off; /* bit n: register n may not be written */
     uint32_t value[8];
+    bool avx;
     uint32_t undefined; /* flags, on the straight path */
     uint32_t joins[ORACLE_ITEMS + 1];
 };
@@ -60,7 +61,14 @@ static bool one_in(struct gen *g, uint32_t n)
 }
 
 /* x87 and vector registers: mostly ordinary numbers, some of everything. */
-void oracle_random_fpu(struct oracle_random *r, uint8_t *fpu)
+bool oracle_has_avx(void)
+{
+    struct rc_config c;
+    rc_config_host(&c);
+    return rc_has_avx(&c) && c.feature7_ebx >> 5 & 1; /* AVX2 */
+}
+
+void oracle_random_fpu(struct oracle_random *r, bool avx, uint8_t *fpu)
 {
     memset(fpu, 0, ORACLE_FPU);
     for (unsigned n = 32; n < 288; n++)
@@ -91,6 +99,14 @@ void oracle_random_fpu(struct oracle_random *r, uint8_t *fpu)
     memcpy(fpu + 2, &fsw, 2);
     fpu[4] = (uint8_t)(oracle_below(r, 2) ? 0xff : oracle_random(r));
     memcpy(fpu + 24, &mxcsr, 4);
+    fpu[RC_XSAVE_XSTATE_BV] = RC_XCR0_X87 | RC_XCR0_SSE;
+    if (!avx || oracle_below(r, 4) == 0)
+        return;
+    fpu[RC_XSAVE_XSTATE_BV] |= RC_XCR0_AVX;
+    for (unsigned n = 0; n < 128; n += 4) {
+        uint32_t v = oracle_value(r);
+        memcpy(fpu + RC_XSAVE_YMM_HIGH + n, &v, 4);
+    }
 }
 
 /* ---- items ---- */
@@ -262,6 +278,19 @@ static void operand32(struct gen *g, struct operand *o, uint32_t addr)
     }
 }
 
+/* [base + vector * scale + disp32], the vector first made small: vpsrld or vpsrlq */
+static void make_vsib(struct gen *g, struct operand *o, bool qwords)
+{
+    unsigned index = below(g, 8), base = known_register(g, 8);
+    if (!one_in(g, 8))
+        ADD(g, 0xc5, (uint8_t)(0x85 | (~index & 7) << 3 | 0x40), qwords ? 0x73 : 0x72,
+            (uint8_t)(0xd0 | index), (uint8_t)((qwords ? 54 : 22) + below(g, 8)));
+    *o = (struct operand){.prefixes = 0};
+    o->bytes[o->len++] = 0x84;
+    o->bytes[o->len++] = (uint8_t)(below(g, 4) << 6 | index << 3 | base);
+    put_disp(o, ORACLE_DATA + below(g, 64) - g->value[base], 4);
+}
+
 static void make_operand(struct gen *g, struct operand *o, unsigned size)
 {
     uint32_t addr = address(g, size);
@@ -283,11 +312,29 @@ static void make_operand(struct gen *g, struct operand *o, unsigned size)
 
 struct opcode {
     uint8_t bytes[8], len; /* prefixes that belong to it, escape, opcode; or VEX and opcode */
-    bool vex;
 };
+
+/* Any VEX prefix that 32-bit code can have: bits 7 and 6 of the second byte tell it from LES and LDS. */
+static void any_vex(struct gen *g, struct opcode *o)
+{
+    *o = (struct opcode){.len = 0};
+    if (one_in(g, 2)) {
+        o->bytes[o->len++] = 0xc5;
+    } else {
+        o->bytes[o->len++] = 0xc4;
+        o->bytes[o->len++] = (uint8_t)(0xc0 | below(g, 2) << 5 | (1 + below(g, 3)));
+    }
+    uint8_t last = (uint8_t)(oracle_random(&g->r) | (o->len == 1 ? 0xc0 : 0));
+    o->bytes[o->len++] = last;
+    o->bytes[o->len++] = (uint8_t)oracle_random(&g->r);
+}
 
 static void any_opcode(struct gen *g, struct opcode *o)
 {
+    if (g->avx && one_in(g, 4)) {
+        any_vex(g, o);
+        return;
+    }
     static const uint8_t prefix[] = {0x66, 0xf2, 0xf3};
     unsigned map = below(g, 10); /* 0-2: one byte, 3: x87, 4-6: 0F, 7: 0F 38, 8: 0F 3A, 9: LOCK */
     *o = (struct opcode){.len = 0};
@@ -412,6 +459,11 @@ static unsigned compose(const struct opcode *o, const struct operand *mem, uint8
     return n + 4;
 }
 
+static bool is_gather(const struct opcode *o)
+{
+    return o->len == 4 && o->bytes[0] == 0xc4 && (o->bytes[1] & 31) == 2 && (o->bytes[3] & 0xfc) == 0x90;
+}
+
 static bool any_insn(struct gen *g)
 {
     struct opcode o;
@@ -428,6 +480,10 @@ static bool any_insn(struct gen *g)
         modrm |= 0xc0;
         mem = false;
     }
+    if (mem && is_gather(&o)) { /* SIB: its index is a vector */
+        modrm = (uint8_t)((modrm & 0x38) | 4);
+        imm[0] = (uint8_t)((imm[0] & 0x38) | 5);
+    }
     unsigned len = compose(&o, NULL, modrm, imm, b);
     memset(b + len, 0, 4);
     if (!accept(g, b, len + 4, &i))
@@ -436,7 +492,10 @@ static bool any_insn(struct gen *g)
         return false;
     set_up(g, &i, mem);
     if (i.has_modrm && mem) {
-        make_operand(g, &m, i.mem_size == 255 ? 512 : i.mem_size);
+        if (i.vsib)
+            make_vsib(g, &m, i.opcode & 1);
+        else
+            make_operand(g, &m, i.mem_size == 255 ? 512 : i.mem_size);
         len = compose(&o, &m, modrm, imm, b);
         if (!accept(g, b, len, &i))
             return false;
@@ -577,6 +636,61 @@ static void make_mxcsr(struct gen *g)
     add(g, b, 7)->partner = (uint8_t)first; /* ldmxcsr [at] */
 }
 
+/* mov dword [at], v */
+static struct oracle_item *poke(struct gen *g, uint32_t at, uint32_t v)
+{
+    uint8_t b[10] = {0xc7, 0x05};
+    memcpy(b + 2, &at, 4);
+    memcpy(b + 6, &v, 4);
+    return add(g, b, 10);
+}
+
+/* 0F AE /reg [at] */
+static struct oracle_item *state_insn(struct gen *g, unsigned reg, uint32_t at)
+{
+    uint8_t b[7] = {0x0f, 0xae, (uint8_t)(5 | reg << 3)};
+    memcpy(b + 3, &at, 4);
+    return add(g, b, 7);
+}
+
+/* FXRSTOR, XRSTOR of whatever is in memory, but for the fields where anything else than a few values is #GP. */
+static void make_restore(struct gen *g)
+{
+    enum { FXRSTOR = 1, XRSTOR = 5 };
+    bool x = g->avx && one_in(g, 2);
+    uint32_t at = ORACLE_DATA + 64 * (1 + below(g, 40)), mxcsr = oracle_random(&g->r) & 0xffbf;
+    struct oracle_item *last = poke(g, at + 24, one_in(g, 16) ? mxcsr | 0x10000 : mxcsr | 0x1f80);
+    unsigned first = (unsigned)(last - g->c->item);
+    for (unsigned n = 0; x && n < 6; n++) {
+        last = poke(g, at + 512 + 4 * n, n == 0 ? below(g, one_in(g, 16) ? 16 : 8) : one_in(g, 64));
+        last->partner = (uint8_t)first;
+        first = (unsigned)(last - g->c->item);
+    }
+    if (x) {
+        load(g, RC_EAX, one_in(g, 4) ? oracle_random(&g->r) : 7)->partner = (uint8_t)first;
+        first = g->c->count - 1;
+    }
+    state_insn(g, x ? XRSTOR : FXRSTOR, at)->partner = (uint8_t)first;
+}
+
+/* XSAVE without x87, whose pointers are the host's. MXCSR_MASK and XSTATE_BV differ from CPU to CPU. */
+static void make_save(struct gen *g)
+{
+    enum { XSAVE = 4 };
+    uint32_t at = ORACLE_DATA + 64 * (1 + below(g, 40));
+    load(g, RC_EAX, 2 * below(g, 4));
+    static const uint16_t over[] = {28, 512};
+    unsigned first = g->c->count - 1;
+    struct oracle_item *item = state_insn(g, XSAVE, at);
+    item->partner = (uint8_t)first;
+    first = (unsigned)(item - g->c->item);
+    for (unsigned n = 0; n < sizeof over / sizeof *over; n++) {
+        item = poke(g, at + over[n], 0);
+        g->c->item[first].partner = (uint8_t)(item - g->c->item); /* nor it without them */
+        item->partner = (uint8_t)first;
+    }
+}
+
 /* INT of vectors that the kernel keeps for itself */
 static void make_int(struct gen *g)
 {
@@ -612,6 +726,10 @@ static void make_one(struct gen *g)
     case 7:
         if (one_in(g, 8))
             make_int(g);
+        else if (one_in(g, 2) || !g->avx)
+            make_restore(g);
+        else
+            make_save(g);
         break;
     default:
         some_insns(g, 1);
@@ -659,7 +777,7 @@ static void initial_state(struct gen *g)
     memcpy(g->value, c->gpr, sizeof g->value);
     g->known = 0xff;
     c->eflags = (oracle_random(&g->r) & (RC_ARITH | (one_in(g, 4) ? RC_DF : 0))) | 2;
-    oracle_random_fpu(&g->r, c->fpu);
+    oracle_random_fpu(&g->r, g->avx, c->fpu);
     c->patches = below(g, ORACLE_PATCHES);
     for (unsigned n = 0; n < c->patches; n++) {
         c->patch[n].at = ORACLE_DATA + (below(g, ORACLE_DATA_SIZE) & ~3u);
@@ -667,9 +785,9 @@ static void initial_state(struct gen *g)
     }
 }
 
-bool oracle_generate(struct oracle_case *c, uint64_t seed, const struct bt_decoder *d)
+bool oracle_generate(struct oracle_case *c, uint64_t seed, const struct bt_decoder *d, bool avx)
 {
-    struct gen g = {.r = {(seed + 1) * UINT64_C(0x9e3779b97f4a7c15)}, .c = c, .d = d};
+    struct gen g = {.r = {(seed + 1) * UINT64_C(0x9e3779b97f4a7c15)}, .c = c, .d = d, .avx = avx};
     uint32_t undefined[ORACLE_SEQ_BYTES + 1];
     if (!g.r.x)
         g.r.x = 1;

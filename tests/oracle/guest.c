@@ -50,7 +50,7 @@ static uint64_t page_entry(uint32_t lin)
     uint32_t page = (lin - ORACLE_DATA) / HOST_PAGE;
     if (lin < 0x100000)
         return lin | PRESENT | WRITABLE | ACCESSED | DIRTY;
-    if (lin >= ORACLE_CODE && lin <= ORACLE_EXIT)
+    if ((lin >= ORACLE_CODE && lin < ORACLE_CODE + ORACLE_CODE_SIZE) || lin == ORACLE_EXIT)
         return lin | PRESENT | USER | ACCESSED;
     if (lin < ORACLE_DATA || lin >= ORACLE_DATA + ORACLE_DATA_SIZE)
         return 0;
@@ -151,6 +151,13 @@ static bool wrmsr_nxe(struct rc_cpu *cpu)
     return rc_wrmsr(cpu) == RC_OK;
 }
 
+static bool enable_avx(struct rc_cpu *cpu)
+{
+    cpu->gpr[RC_ECX] = cpu->gpr[RC_EDX] = 0;
+    cpu->gpr[RC_EAX] = RC_XCR0_X87 | RC_XCR0_SSE | RC_XCR0_AVX;
+    return rc_mov_to_cr(cpu, 4, cpu->cr4 | RC_CR4_OSXSAVE) == RC_OK && rc_xsetbv(cpu) == RC_OK;
+}
+
 /* Into protected mode with paging, then to ring 3 by IRET, as a kernel does it; the segments are kept. */
 static bool to_user(struct oracle_guest *g)
 {
@@ -166,6 +173,8 @@ static bool to_user(struct oracle_guest *g)
               rc_mov_to_cr(cpu, 4, RC_CR4_PAE | RC_CR4_OSFXSR | RC_CR4_OSXMMEXCPT) == RC_OK &&
               rc_mov_to_cr(cpu, 3, PDPT) == RC_OK &&
               rc_mov_to_cr(cpu, 0, cpu->cr0 | RC_CR0_PG | RC_CR0_WP | RC_CR0_NE) == RC_OK;
+    if (rc_has_avx(&cpu->config))
+        ok = ok && enable_avx(cpu);
     cpu->gpr[RC_ESP] = STACK_TOP - sizeof frame;
     memcpy(g->ram.base + cpu->gpr[RC_ESP], frame, sizeof frame);
     ok = ok && rc_iret(cpu, 4, 0) == RC_OK;

@@ -161,7 +161,8 @@ static int map_all(struct oracle_native *n, struct host_err *err)
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE | MAP_POPULATE, -1, 0);
     if (home != (void *)(uintptr_t)HOME)
         return host_fail(err, "the oracle's memory at %x is taken", HOME);
-    if (map_ram(n, ORACLE_CODE, ORACLE_EXIT + HOST_PAGE - ORACLE_CODE, PROT_READ | PROT_EXEC, err))
+    if (map_ram(n, ORACLE_CODE, ORACLE_CODE_SIZE, PROT_READ | PROT_EXEC, err) ||
+        map_ram(n, ORACLE_EXIT, HOST_PAGE, PROT_READ | PROT_EXEC, err))
         return -1;
     for (unsigned p = 0; p < ORACLE_PAGES; p++)
         if (prot[oracle_page_kind(p)] >= 0 &&
@@ -204,7 +205,8 @@ int oracle_native_create(struct oracle_native **out, struct host_err *err)
 void oracle_native_destroy(struct oracle_native *n)
 {
     munmap((void *)(uintptr_t)HOME, HOME_SIZE);
-    munmap((void *)(uintptr_t)ORACLE_CODE, ORACLE_EXIT + HOST_PAGE - ORACLE_CODE);
+    munmap((void *)(uintptr_t)ORACLE_CODE, ORACLE_CODE_SIZE);
+    munmap((void *)(uintptr_t)ORACLE_EXIT, HOST_PAGE);
     munmap((void *)(uintptr_t)ORACLE_DATA, ORACLE_DATA_SIZE);
     host_ram_finish(&n->ram);
     free(n);
@@ -253,7 +255,6 @@ void oracle_native_run(struct oracle_native *n, const struct oracle_case *c, str
     memcpy(s->gpr, c->gpr, sizeof s->gpr);
     memset(s->fpu, 0, 1024);
     memcpy(s->fpu, c->fpu, ORACLE_FPU);
-    s->fpu[512] |= 3; /* XSTATE_BV: x87 and SSE are in the image (SDM vol. 1 13.4.2) */
     s->eflags = c->eflags | 0x202;
     s->eip = c->eip;
     *r = (struct oracle_result){.vector = ORACLE_ENDED, .eip = ORACLE_EXIT + 2};
@@ -262,5 +263,6 @@ void oracle_native_run(struct oracle_native *n, const struct oracle_case *c, str
     n->r = NULL;
     memcpy(r->gpr, s->gpr, sizeof r->gpr);
     memcpy(r->fpu, s->fpu, ORACLE_FPU);
+    bt_xstate_complete(r->fpu);
     r->eflags = s->eflags;
 }

@@ -14,7 +14,7 @@ enum {
     ORACLE_RAM = 32 << 20,
     ORACLE_CODE = 0x1000000, /* readable and executable */
     ORACLE_CODE_SIZE = 0x10000,
-    ORACLE_EXIT = 0x1010000, /* where every sequence ends */
+    ORACLE_EXIT = 0x1092000, /* where every sequence ends; alone, because its bytes differ */
     ORACLE_DATA = 0x1100000, /* pages as oracle_page_kind() says; base of GS */
     ORACLE_PAGES = 9,
     ORACLE_STACK_PAGE = 7,
@@ -74,8 +74,9 @@ uint32_t oracle_random(struct oracle_random *r);
 uint32_t oracle_below(struct oracle_random *r, uint32_t n);
 uint32_t oracle_value(struct oracle_random *r); /* one around which arithmetic is interesting, or any */
 /* A case from its seed alone. False: the dice made none, take the next seed. */
-bool oracle_generate(struct oracle_case *c, uint64_t seed, const struct bt_decoder *d);
-void oracle_random_fpu(struct oracle_random *r, uint8_t *fpu);
+bool oracle_generate(struct oracle_case *c, uint64_t seed, const struct bt_decoder *d, bool avx);
+void oracle_random_fpu(struct oracle_random *r, bool avx, uint8_t *fpu);
+bool oracle_has_avx(void); /* the dice throw VEX only where the host has AVX2 */
 
 /* ---- refuse.c: instructions that cannot be compared, each with its reason ---- */
 const char *oracle_refused(const struct bt_insn *i);

@@ -34,6 +34,7 @@ static const struct {
     {ZYDIS_MNEMONIC_FXSAVE, "FIP and FDP are host addresses there, and MXCSR_MASK the model's"},
     {ZYDIS_MNEMONIC_FXRSTOR, "bit 17 of MXCSR is AMD's own (MXCSR_MASK)"},
     {ZYDIS_MNEMONIC_LDMXCSR, "bit 17 of MXCSR is AMD's own; made by the generator"},
+    {ZYDIS_MNEMONIC_VLDMXCSR, "bit 17 of MXCSR is AMD's own"},
     {ZYDIS_MNEMONIC_FNSAVE, "stores FIP and FDP"},
     {ZYDIS_MNEMONIC_FNSTENV, "stores FIP and FDP"},
     {ZYDIS_MNEMONIC_XSAVE, "stores FIP and FDP"},
@@ -41,7 +42,6 @@ static const struct {
     {ZYDIS_MNEMONIC_XRSTOR, "random headers only ever fault; made by the generator"},
     {ZYDIS_MNEMONIC_XSETBV, "privileged, and before that #UD depends on the host's CR4"},
     {ZYDIS_MNEMONIC_PREFETCHW, "an AMD host and the model agree, others need not"},
-    {ZYDIS_MNEMONIC_TZCNT, "the model does not offer it: BSF there"},
     {ZYDIS_MNEMONIC_INT1, "the host's kernel takes ICEBP for a step of its own"},
 };
 
@@ -60,6 +60,9 @@ static const char *by_operands(const struct bt_insn *i)
         return "a far transfer goes to a host selector";
     if (i->map == ZYDIS_OPCODE_MAP_0F && i->opcode == 0x0d && !i->is_mem)
         return "PREFETCHW of a register: a NOP for Intel, #UD for AMD";
+    if (i->vex == 3 && i->map == ZYDIS_OPCODE_MAP_0F3A && (i->opcode == 0x16 || i->opcode == 0x22) &&
+        (i->bytes[i->opcode_off - 1] & 0x80))
+        return "VPEXTRQ and VPINSRQ: Intel ignores VEX.W in 32-bit code, for AMD it is #UD";
     return NULL;
 }
 

@@ -33,6 +33,7 @@ int oracle_create(struct oracle **out, bool verify, struct host_err *err)
         return host_fail(err, "no memory");
     memset(o, 0, sizeof *o);
     bt_decoder_init(&o->decoder);
+    o->avx = oracle_has_avx();
     for (unsigned n = 0; n < sizeof o->background; n++)
         o->background[n] = (uint8_t)(oracle_below(&r, 4) ? oracle_random(&r) : 0);
     if (oracle_native_create(&o->native, err) || oracle_guest_create(&o->interp, BT_INTERPRET, verify, err) ||
@@ -139,12 +140,19 @@ static const struct {
     {"XMM3", 208, 16}, {"XMM4", 224, 16}, {"XMM5", 240, 16}, {"XMM6", 256, 16}, {"XMM7", 272, 16},
 };
 
+/* Of YMM0-7; zero when the image says that they are in their initial configuration. */
+static const uint8_t *ymm_high(const uint8_t *fpu)
+{
+    static const uint8_t zero[128];
+    return fpu[RC_XSAVE_XSTATE_BV] & RC_XCR0_AVX ? fpu + RC_XSAVE_YMM_HIGH : zero;
+}
+
 static const char *fpu_differs(const uint8_t *a, const uint8_t *b)
 {
     for (unsigned k = 0; k < sizeof fpu_field / sizeof *fpu_field; k++)
         if (memcmp(a + fpu_field[k].at, b + fpu_field[k].at, fpu_field[k].size))
             return fpu_field[k].name;
-    return NULL;
+    return memcmp(ymm_high(a), ymm_high(b), 128) ? "the upper half of a YMM register" : NULL;
 }
 
 /* Instructions of many accesses: which of them faults first, and what has happened by then, is the CPU's own affair. */
@@ -160,6 +168,7 @@ static const struct {
      "vol. 2: whether masked-out bytes fault is implementation dependent"},
     {ZYDIS_MNEMONIC_MASKMOVDQU, LOOSE_ALL,
      "vol. 2: whether masked-out bytes fault is implementation dependent"},
+    {ZYDIS_MNEMONIC_VMASKMOVDQU, LOOSE_ALL, "the same"},
     {ZYDIS_MNEMONIC_POPA, LOOSE_GPR, "AMD has popped some registers by then"},
     {ZYDIS_MNEMONIC_POPAD, LOOSE_GPR, "AMD has popped some registers by then"},
     {ZYDIS_MNEMONIC_PUSHA, LOOSE_MEMORY, "AMD has pushed some registers by then"},
@@ -191,10 +200,14 @@ static unsigned looseness(const struct oracle *o, const struct oracle_case *c, c
     struct bt_insn i;
     if (!stopped_at(o, c, r, &i))
         return 0;
+    if (i.seg != RC_DS && beyond_4g(&i, r))
+        return LOOSE_ALL;
     for (unsigned k = 0; k < sizeof loose / sizeof *loose; k++)
         if (loose[k].mnemonic == i.mnemonic)
             return loose[k].what;
-    return i.seg >= RC_FS && beyond_4g(&i, r) ? LOOSE_ALL : 0;
+    if (i.vsib) /* vol. 2 VPGATHERDD: elements beyond the one that faults may or may not be complete */
+        return LOOSE_CR2 | LOOSE_FPU;
+    return 0;
 }
 
 /* Flags undefined where the run stopped; a stray return may stop it anywhere, after any instruction. */
@@ -267,7 +280,7 @@ static void account(struct oracle *o, const struct oracle_case *c)
 bool oracle_one(struct oracle *o, struct oracle_case *c, uint64_t seed)
 {
     o->current = seed;
-    if (!oracle_generate(c, seed, &o->decoder)) {
+    if (!oracle_generate(c, seed, &o->decoder, o->avx)) {
         o->discarded++;
         return true;
     }

@@ -19,6 +19,7 @@ struct oracle {
     uint32_t code_at, code_len; /* of the case that ran last */
     uint16_t plant;             /* mnemonic the interpreter is said to get wrong */
     uint64_t current;           /* seed, for the watchdog */
+    bool avx;                   /* this host's */
     bool show;                  /* each case before it runs */
     /* statistics */
     uint64_t insns, vectors[256], discarded, divergences;

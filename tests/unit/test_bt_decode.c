@@ -148,36 +148,57 @@ static void test_refused(void **state)
         enum bt_decode result;
     } cases[] = {
         {"0f0100", BT_DECODE_OK},
-        {"0f01c1", BT_DECODE_UD},       /* VMCALL */
-        {"0f01d9", BT_DECODE_UD},       /* VMMCALL */
-        {"0f01c8", BT_DECODE_UD},       /* MONITOR */
-        {"0f01d0", BT_DECODE_UD},       /* XGETBV */
-        {"0f01f9", BT_DECODE_UD},       /* RDTSCP */
-        {"0f01ca", BT_DECODE_UD},       /* CLAC */
-        {"0fae20", BT_DECODE_UD},       /* XSAVE */
-        {"0f05", BT_DECODE_UD},         /* SYSCALL */
-        {"0f0e", BT_DECODE_UD},         /* FEMMS */
-        {"0f0fc10c", BT_DECODE_UD},     /* 3DNow! */
-        {"c5f877", BT_DECODE_UD},       /* VEX */
-        {"c4e270f2c1", BT_DECODE_UD},   /* ANDN */
-        {"62f17c4858c1", BT_DECODE_UD}, /* EVEX */
-        {"8fe97c9ac1", BT_DECODE_UD},   /* XOP */
-        {"c7f800000000", BT_DECODE_UD}, /* XBEGIN */
-        {"0fc7f8", BT_DECODE_UD},       /* RDSEED */
-        {"660f38cfc1", BT_DECODE_UD},   /* GF2P8MULB */
-        {"660f38810b", BT_DECODE_UD},   /* INVVPID */
-        {"f00fb100", BT_DECODE_OK},     /* LOCK CMPXCHG */
-        {"f00fb1c1", BT_DECODE_UD},     /* ... of a register */
-        {"f0c3", BT_DECODE_UD},         /* LOCK RET */
-        {"f08b00", BT_DECODE_UD},       /* LOCK MOV */
-        {"f00fa300", BT_DECODE_UD},     /* LOCK BT */
-        {"f00fab00", BT_DECODE_OK},     /* LOCK BTS */
-        {"f00fc708", BT_DECODE_OK},     /* LOCK CMPXCHG8B */
-        {"8ec8", BT_DECODE_UD},         /* MOV CS */
-        {"0f20c8", BT_DECODE_UD},       /* MOV from CR1 */
-        {"0f24c0", BT_DECODE_UD},       /* MOV from TR0 */
-        {"f30f1efb", BT_DECODE_OK},     /* ENDBR32 is a NOP without CET */
-        {"0f1ac0", BT_DECODE_OK},       /* MPX likewise */
+        {"0f01c1", BT_DECODE_UD},     /* VMCALL */
+        {"0f01d9", BT_DECODE_UD},     /* VMMCALL */
+        {"0f01c8", BT_DECODE_UD},     /* MONITOR */
+        {"0f01d0", BT_DECODE_OK},     /* XGETBV */
+        {"0f01d1", BT_DECODE_OK},     /* XSETBV */
+        {"0f01f9", BT_DECODE_UD},     /* RDTSCP */
+        {"0f01ca", BT_DECODE_UD},     /* CLAC */
+        {"0fae20", BT_DECODE_OK},     /* XSAVE */
+        {"0fae28", BT_DECODE_OK},     /* XRSTOR */
+        {"0fae30", BT_DECODE_OK},     /* XSAVEOPT */
+        {"0fc720", BT_DECODE_UD},     /* XSAVEC */
+        {"0fc728", BT_DECODE_UD},     /* XSAVES */
+        {"0fc718", BT_DECODE_UD},     /* XRSTORS */
+        {"0f05", BT_DECODE_UD},       /* SYSCALL */
+        {"0f0e", BT_DECODE_UD},       /* FEMMS */
+        {"0f0fc10c", BT_DECODE_UD},   /* 3DNow! */
+        {"c5f877", BT_DECODE_OK},     /* VZEROUPPER */
+        {"c4e270f2c1", BT_DECODE_OK}, /* ANDN */
+        {"f0c5f877", BT_DECODE_UD},   /* ... with LOCK, 66, F2, F3 before VEX */
+        {"66c5f877", BT_DECODE_UD},
+        {"f2c5f877", BT_DECODE_UD},
+        {"f3c5f877", BT_DECODE_UD},
+        {"64c5fc10442408", BT_DECODE_OK}, /* and with a segment */
+        {"c5fa10", BT_DECODE_SHORT},
+        {"c500", BT_DECODE_OK},                 /* LDS eax, [eax] */
+        {"c4442408", BT_DECODE_OK},             /* LES eax, [esp+8] */
+        {"c4e3e84844cb0407", BT_DECODE_UD},     /* VPERMIL2PS: XOP's sibling */
+        {"c4e279dcc1", BT_DECODE_OK},           /* VAESENC of XMM is AVX's */
+        {"c4e27ddcc1", BT_DECODE_UD},           /* ... of YMM is VAES's */
+        {"c4e24150c2", BT_DECODE_UD},           /* VPDPBUSD is AVX-VNNI's */
+        {"c4e379cfc200", BT_DECODE_UD},         /* VGF2P8AFFINEINVQB */
+        {"c4e26990040d00000000", BT_DECODE_OK}, /* VPGATHERDD */
+        {"67c4e269900400", BT_DECODE_UD},       /* ... has no 16-bit addresses */
+        {"62f17c4858c1", BT_DECODE_UD},         /* EVEX */
+        {"8fe97c9ac1", BT_DECODE_UD},           /* XOP */
+        {"c7f800000000", BT_DECODE_UD},         /* XBEGIN */
+        {"0fc7f8", BT_DECODE_UD},               /* RDSEED */
+        {"660f38cfc1", BT_DECODE_UD},           /* GF2P8MULB */
+        {"660f38810b", BT_DECODE_UD},           /* INVVPID */
+        {"f00fb100", BT_DECODE_OK},             /* LOCK CMPXCHG */
+        {"f00fb1c1", BT_DECODE_UD},             /* ... of a register */
+        {"f0c3", BT_DECODE_UD},                 /* LOCK RET */
+        {"f08b00", BT_DECODE_UD},               /* LOCK MOV */
+        {"f00fa300", BT_DECODE_UD},             /* LOCK BT */
+        {"f00fab00", BT_DECODE_OK},             /* LOCK BTS */
+        {"f00fc708", BT_DECODE_OK},             /* LOCK CMPXCHG8B */
+        {"8ec8", BT_DECODE_UD},                 /* MOV CS */
+        {"0f20c8", BT_DECODE_UD},               /* MOV from CR1 */
+        {"0f24c0", BT_DECODE_UD},               /* MOV from TR0 */
+        {"f30f1efb", BT_DECODE_OK},             /* ENDBR32 is a NOP without CET */
+        {"0f1ac0", BT_DECODE_OK},               /* MPX likewise */
         {"0f1f00", BT_DECODE_OK},
         {"", BT_DECODE_SHORT},
         {"66", BT_DECODE_SHORT},

@@ -611,6 +611,9 @@ static bool wanted(const struct bt_insn *i)
     switch (i->mnemonic) {
     case ZYDIS_MNEMONIC_FXSAVE: /* pointers and mask differ by design: table cases have them */
     case ZYDIS_MNEMONIC_FXRSTOR:
+    case ZYDIS_MNEMONIC_XSAVE: /* the same, and random headers */
+    case ZYDIS_MNEMONIC_XSAVEOPT:
+    case ZYDIS_MNEMONIC_XRSTOR:
     case ZYDIS_MNEMONIC_FNSTENV:
     case ZYDIS_MNEMONIC_FNSAVE:
     case ZYDIS_MNEMONIC_LDMXCSR: /* AMD's misaligned mode bit */

@@ -197,7 +197,8 @@ static void cr4(void **state)
 {
     struct rig *r = *state;
     const uint32_t offered = RC_CR4_TSD | RC_CR4_DE | RC_CR4_PSE | RC_CR4_PAE | RC_CR4_PGE | RC_CR4_PCE |
-                             RC_CR4_OSFXSR | RC_CR4_OSXMMEXCPT;
+                             RC_CR4_OSFXSR | RC_CR4_OSXMMEXCPT |
+                             (r->cpu.config.feature_ecx & 1 << 26 ? RC_CR4_OSXSAVE : 0);
     struct host_err err;
     for (unsigned bit = 0; bit < 32; bit++) {
         const uint32_t value = UINT32_C(1) << bit;
@@ -207,8 +208,9 @@ static void cr4(void **state)
         else
             check_fault(r, rc_mov_to_cr(&r->cpu, 4, value), RC_GP, 0);
     }
-    assert_int_equal(rc_config_mask(&r->cpu.config, "-pge,-fxsr", &err), 0);
+    assert_int_equal(rc_config_mask(&r->cpu.config, "-pge,-fxsr,-xsave", &err), 0);
     remember(r);
+    check_fault(r, rc_mov_to_cr(&r->cpu, 4, RC_CR4_OSXSAVE), RC_GP, 0);
     check_fault(r, rc_mov_to_cr(&r->cpu, 4, RC_CR4_PGE), RC_GP, 0);
     check_fault(r, rc_mov_to_cr(&r->cpu, 4, RC_CR4_OSFXSR), RC_GP, 0);
 }
@@ -436,6 +438,46 @@ static void time_stamps(void **state)
     check_fault(r, rc_rdtsc(&r->cpu), RC_GP, 0);
 }
 
+/* ---- x87, MMX, SSE ---- */
+
+struct fpu_case {
+    uint32_t cr0;
+    bool osfxsr;
+    unsigned x87, wait, mmx, sse; /* vector, or NONE */
+};
+enum { NONE = 255 };
+static const struct fpu_case fpu_cases[] = {
+    {0, true, NONE, NONE, NONE, NONE},
+    {0, false, NONE, NONE, NONE, RC_UD},
+    {RC_CR0_TS, true, RC_NM, NONE, RC_NM, RC_NM},
+    {RC_CR0_MP, true, NONE, NONE, NONE, NONE},
+    {RC_CR0_MP | RC_CR0_TS, true, RC_NM, RC_NM, RC_NM, RC_NM},
+    {RC_CR0_EM, true, RC_NM, NONE, RC_UD, RC_UD},
+    {RC_CR0_EM | RC_CR0_TS, true, RC_NM, NONE, RC_UD, RC_UD},
+    {RC_CR0_TS, false, RC_NM, NONE, RC_NM, RC_UD},
+};
+
+static void check_fpu(struct rig *r, enum rc_result result, unsigned vector)
+{
+    assert_int_equal(result, vector == NONE ? RC_OK : RC_FAULT);
+    if (vector != NONE)
+        assert_int_equal(r->cpu.fault.vector, vector);
+}
+
+static void fpu_availability(void **state)
+{
+    struct rig *r = *state;
+    for (unsigned i = 0; i < sizeof fpu_cases / sizeof *fpu_cases; i++) {
+        const struct fpu_case *c = &fpu_cases[i];
+        r->cpu.cr0 = RC_CR0_PE | RC_CR0_ET | c->cr0;
+        r->cpu.cr4 = c->osfxsr ? RC_CR4_OSFXSR : 0;
+        check_fpu(r, rc_check_x87(&r->cpu, false), c->x87);
+        check_fpu(r, rc_check_x87(&r->cpu, true), c->wait);
+        check_fpu(r, rc_check_sse(&r->cpu, true), c->mmx);
+        check_fpu(r, rc_check_sse(&r->cpu, false), c->sse);
+    }
+}
+
 /* ---- CPUID ---- */
 
 static void cpuid(struct rig *r, uint32_t leaf, uint32_t subleaf, uint32_t out[4])
@@ -453,19 +495,19 @@ static void cpuid_offers_nothing_it_cannot_keep(void **state)
 {
     struct rig *r = *state;
     uint32_t v[4];
-    /* Leaf 1 ECX: MONITOR 3, VMX 5, FMA 12, PCID 17, x2APIC 21, XSAVE 26, OSXSAVE 27, AVX 28, F16C 29. EDX:
-     * VME 1, MCE 7, APIC 9, MCA 14, HTT 28. */
+    /* Leaf 1 ECX: MONITOR 3, VMX 5, PCID 17, x2APIC 21, OSXSAVE 27 (CR4's). EDX: VME 1, MCE 7, APIC 9, MCA 14,
+     * HTT 28. */
     cpuid(r, 1, 0, v);
-    assert_int_equal(v[2] & 0x3c221028, 0);
+    assert_int_equal(v[2] & 0x08220028, 0);
     assert_int_equal(v[3] & 0x10004282, 0);
     assert_int_equal(v[2] & 0x80000000, 0x80000000); /* hypervisor */
     assert_int_equal(v[3] & 0x0003386c, 0x0003386c); /* DE PSE MSR PAE SEP MTRR PGE PAT PSE36 */
     assert_int_equal(v[1] & 0xffff00ff, 0x10000);    /* one logical processor, APIC id 0 */
-    /* Leaf 7: FSGSBASE 0, BMI1 3, AVX2 5, SMEP 7, BMI2 8, INVPCID 10, RTM 11, AVX-512 16 ff., SMAP 20; UMIP
-     * and PKU in ECX. */
+    /* Leaf 7: BMI1 3, AVX2 5, BMI2 8, ERMS 9, ADX 19, SHA 29; not FSGSBASE 0, SMEP 7, INVPCID 10, RTM 11, AVX-512 16
+     * ff., SMAP 20; UMIP, PKU, VAES in ECX. */
     cpuid(r, 7, 0, v);
     assert_int_equal(v[0], 0);
-    assert_int_equal(v[1] & ~(uint32_t)(1 << 9 | 1 << 19 | 1 << 29), 0);
+    assert_int_equal(v[1] & ~(uint32_t)(1 << 3 | 1 << 5 | 1 << 8 | 1 << 9 | 1 << 19 | 1 << 29), 0);
     assert_int_equal(v[2], 0);
     assert_int_equal(v[3] & ~(uint32_t)(1 << 4 | 1 << 26 | 1 << 29), 0);
     cpuid(r, 7, 1, v);
@@ -477,8 +519,8 @@ static void cpuid_offers_nothing_it_cannot_keep(void **state)
     assert_int_equal(v[3] & 0x00100000, 0x00100000); /* NX */
     cpuid(r, 0x80000008, 0, v);
     assert_int_equal(v[0], 0x2024);
-    /* XSAVE, frequencies, performance counters, MWAIT, power: none. */
-    static const uint32_t empty[] = {5, 6, 9, 10, 11, 13, 0x15, 0x16, 0x8000001e};
+    /* frequencies, performance counters, MWAIT, power: none. */
+    static const uint32_t empty[] = {5, 6, 9, 10, 11, 0x15, 0x16, 0x8000001e};
     for (unsigned i = 0; i < sizeof empty / sizeof *empty; i++) {
         cpuid(r, empty[i], 0, v);
         assert_int_equal(v[0] | v[1] | v[2] | v[3], 0);
@@ -495,7 +537,7 @@ static void cpuid_names_itself(void **state)
     memcpy(name, &v[1], 12);
     assert_string_equal(name, "RingletVMM32");
     cpuid(r, 0, 0, v);
-    assert_true(v[0] >= 1 && v[0] <= 7);
+    assert_true(v[0] >= 1 && v[0] <= 0xd);
     assert_int_not_equal(v[1], 0);
 }
 
@@ -521,6 +563,136 @@ static void cpuid_passes_names_and_caches_through(void **state)
         }
         assert_int_equal(v[0] & 0xffffc000, 0); /* one core, no sharing */
     }
+}
+
+/* Offered as if the host had all of it: the rules are the model's. */
+static void offer_avx(struct rig *r)
+{
+    r->cpu.config.feature_ecx |= 1u << 26 | 1u << 28;
+    r->cpu.config.featured_eax |= 1;
+}
+
+static void cpuid_describes_extended_state(void **state)
+{
+    struct rig *r = *state;
+    struct host_err err;
+    uint32_t v[4];
+    offer_avx(r);
+    cpuid(r, 0, 0, v);
+    assert_true(v[0] <= 0xd);
+    cpuid(r, 0xd, 0, v); /* XCR0 is 1: no AVX area yet */
+    assert_int_equal(v[0], 7);
+    assert_int_equal(v[1], 576);
+    assert_int_equal(v[2], 832);
+    assert_int_equal(v[3], 0);
+    cpuid(r, 0xd, 1, v);
+    assert_int_equal(v[0], 1); /* XSAVEOPT; not XSAVEC, XGETBV of 1, XSAVES */
+    assert_int_equal(v[1] | v[2] | v[3], 0);
+    cpuid(r, 0xd, 2, v);
+    assert_int_equal(v[0], 256);
+    assert_int_equal(v[1], 576);
+    assert_int_equal(v[2] | v[3], 0);
+    for (uint32_t subleaf = 3; subleaf < 64; subleaf++) {
+        cpuid(r, 0xd, subleaf, v);
+        assert_int_equal(v[0] | v[1] | v[2] | v[3], 0);
+    }
+    assert_int_equal(rc_mov_to_cr(&r->cpu, 4, RC_CR4_OSXSAVE), RC_OK);
+    cpuid(r, 1, 0, v);
+    assert_int_equal(v[2] >> 27 & 1, 1);
+    r->cpu.gpr[RC_ECX] = r->cpu.gpr[RC_EDX] = 0;
+    r->cpu.gpr[RC_EAX] = 7;
+    assert_int_equal(rc_xsetbv(&r->cpu), RC_OK);
+    cpuid(r, 0xd, 0, v);
+    assert_int_equal(v[1], 832);
+    /* what stands on AVX goes with it, and all of it with XSAVE */
+    r->cpu.config.feature_ecx |= 1u << 12 | 1u << 29;
+    r->cpu.config.feature7_ebx |= 1u << 5 | 1u << 3;
+    assert_int_equal(rc_config_mask(&r->cpu.config, "-avx", &err), 0);
+    assert_int_equal(r->cpu.config.feature_ecx & (1u << 12 | 1u << 28 | 1u << 29), 0);
+    assert_int_equal(r->cpu.config.feature7_ebx & (1u << 5 | 1u << 3), 1u << 3);
+    cpuid(r, 0xd, 0, v);
+    assert_int_equal(v[0], 3);
+    assert_int_equal(v[2], 576);
+    assert_int_equal(rc_config_mask(&r->cpu.config, "-xsave", &err), 0);
+    assert_int_equal(r->cpu.config.featured_eax, 0);
+    cpuid(r, 0xd, 0, v);
+    assert_int_equal(v[0] | v[1] | v[2] | v[3], 0);
+    cpuid(r, 0, 0, v);
+    assert_true(v[0] <= 7);
+}
+
+/* ECX, EDX:EAX; accepted? (vol. 2 XSETBV) */
+static const struct xcr_case {
+    uint32_t ecx, eax, edx;
+    bool ok;
+} xcr_cases[] = {
+    {0, 1, 0, true},     {0, 3, 0, true},  {0, 7, 0, true},  {0, 0, 0, false},
+    {0, 2, 0, false},    {0, 5, 0, false}, {0, 6, 0, false}, {0, 0xf, 0, false},
+    {0, 0xe7, 0, false}, {0, 3, 1, false}, {1, 3, 0, false},
+};
+
+static void xcr0(void **state)
+{
+    struct rig *r = *state;
+    struct rc_cpu *cpu = &r->cpu;
+    offer_avx(r);
+    remember(r);
+    check_plain_fault(r, rc_xgetbv(cpu), RC_UD);
+    check_plain_fault(r, rc_xsetbv(cpu), RC_UD);
+    assert_int_equal(rc_mov_to_cr(cpu, 4, RC_CR4_OSXSAVE), RC_OK);
+    for (unsigned n = 0; n < sizeof xcr_cases / sizeof *xcr_cases; n++) {
+        const struct xcr_case *c = &xcr_cases[n];
+        cpu->xcr0 = 1;
+        cpu->gpr[RC_ECX] = c->ecx;
+        cpu->gpr[RC_EAX] = c->eax;
+        cpu->gpr[RC_EDX] = c->edx;
+        remember(r);
+        if (!c->ok) {
+            check_fault(r, rc_xsetbv(cpu), RC_GP, 0);
+            continue;
+        }
+        assert_int_equal(rc_xsetbv(cpu), RC_OK);
+        cpu->gpr[RC_EAX] = cpu->gpr[RC_EDX] = 0x55;
+        assert_int_equal(rc_xgetbv(cpu), RC_OK);
+        assert_int_equal(cpu->gpr[RC_EAX], c->eax);
+        assert_int_equal(cpu->gpr[RC_EDX], 0);
+        assert_int_equal(cpu->avx, c->eax == 7);
+    }
+    cpu->gpr[RC_ECX] = 1;
+    remember(r);
+    check_fault(r, rc_xgetbv(cpu), RC_GP, 0);
+    cpu->gpr[RC_ECX] = 0;
+    cpu->cpl = 3;
+    remember(r);
+    check_fault(r, rc_xsetbv(cpu), RC_GP, 0);
+}
+
+static void avx_availability(void **state)
+{
+    struct rig *r = *state;
+    struct rc_cpu *cpu = &r->cpu;
+    offer_avx(r);
+    check_fpu(r, rc_check_avx(cpu), RC_UD);
+    check_fpu(r, rc_check_xsave(cpu), RC_UD);
+    assert_int_equal(rc_mov_to_cr(cpu, 4, RC_CR4_OSXSAVE), RC_OK);
+    check_fpu(r, rc_check_avx(cpu), RC_UD); /* XCR0 is 1 */
+    check_fpu(r, rc_check_xsave(cpu), NONE);
+    cpu->gpr[RC_ECX] = cpu->gpr[RC_EDX] = 0;
+    cpu->gpr[RC_EAX] = 7;
+    assert_int_equal(rc_xsetbv(cpu), RC_OK);
+    check_fpu(r, rc_check_avx(cpu), NONE);
+    assert_int_equal(rc_mode(cpu) & RC_MODE_NO_AVX, 0);
+    cpu->cr0 |= RC_CR0_TS;
+    check_fpu(r, rc_check_avx(cpu), RC_NM);
+    check_fpu(r, rc_check_xsave(cpu), RC_NM);
+    assert_int_equal(rc_mode(cpu) & RC_MODE_NO_AVX, RC_MODE_NO_AVX);
+    cpu->cr0 = (cpu->cr0 & ~(uint32_t)RC_CR0_TS) | RC_CR0_EM; /* VEX does not care */
+    check_fpu(r, rc_check_avx(cpu), NONE);
+    rc_set_eflags(cpu, RC_VM);
+    check_fpu(r, rc_check_avx(cpu), RC_UD);
+    rc_set_eflags(cpu, 0);
+    assert_int_equal(rc_mov_to_cr(cpu, 4, 0), RC_OK);
+    check_fpu(r, rc_check_avx(cpu), RC_UD);
 }
 
 static void cpuid_masks(void **state)
@@ -578,63 +750,23 @@ static void port_permissions(void **state)
     check_fault(r, rc_check_io(&r->cpu, 0x3f8, 1), RC_GP, 0);
 }
 
-/* ---- x87, MMX, SSE ---- */
-
-struct fpu_case {
-    uint32_t cr0;
-    bool osfxsr;
-    unsigned x87, wait, mmx, sse; /* vector, or NONE */
-};
-enum { NONE = 255 };
-static const struct fpu_case fpu_cases[] = {
-    {0, true, NONE, NONE, NONE, NONE},
-    {0, false, NONE, NONE, NONE, RC_UD},
-    {RC_CR0_TS, true, RC_NM, NONE, RC_NM, RC_NM},
-    {RC_CR0_MP, true, NONE, NONE, NONE, NONE},
-    {RC_CR0_MP | RC_CR0_TS, true, RC_NM, RC_NM, RC_NM, RC_NM},
-    {RC_CR0_EM, true, RC_NM, NONE, RC_UD, RC_UD},
-    {RC_CR0_EM | RC_CR0_TS, true, RC_NM, NONE, RC_UD, RC_UD},
-    {RC_CR0_TS, false, RC_NM, NONE, RC_NM, RC_UD},
-};
-
-static void check_fpu(struct rig *r, enum rc_result result, unsigned vector)
-{
-    assert_int_equal(result, vector == NONE ? RC_OK : RC_FAULT);
-    if (vector != NONE)
-        assert_int_equal(r->cpu.fault.vector, vector);
-}
-
-static void fpu_availability(void **state)
-{
-    struct rig *r = *state;
-    for (unsigned i = 0; i < sizeof fpu_cases / sizeof *fpu_cases; i++) {
-        const struct fpu_case *c = &fpu_cases[i];
-        r->cpu.cr0 = RC_CR0_PE | RC_CR0_ET | c->cr0;
-        r->cpu.cr4 = c->osfxsr ? RC_CR4_OSFXSR : 0;
-        check_fpu(r, rc_check_x87(&r->cpu, false), c->x87);
-        check_fpu(r, rc_check_x87(&r->cpu, true), c->wait);
-        check_fpu(r, rc_check_sse(&r->cpu, true), c->mmx);
-        check_fpu(r, rc_check_sse(&r->cpu, false), c->sse);
-    }
-}
-
 /* ---- rc_mode ---- */
 
 static void modes(void **state)
 {
     struct rig *r = *state;
-    const unsigned kernel = RC_MODE_NO_SSE | RC_MODE_IOPL;
+    const unsigned kernel = RC_MODE_NO_SSE | RC_MODE_NO_AVX | RC_MODE_IOPL;
     for (unsigned seg = RC_ES; seg <= RC_GS; seg++) /* rc_cpu_flat's */
         assert_true(seg == RC_CS || r->cpu.seg[seg].soft == 0);
     assert_int_equal(rc_mode(&r->cpu), kernel);
     r->cpu.cr4 = RC_CR4_OSFXSR;
-    assert_int_equal(rc_mode(&r->cpu), RC_MODE_IOPL);
+    assert_int_equal(rc_mode(&r->cpu), RC_MODE_NO_AVX | RC_MODE_IOPL);
     r->cpu.cr0 |= RC_CR0_TS;
-    assert_int_equal(rc_mode(&r->cpu), RC_MODE_IOPL | RC_MODE_FPU_TRAP | RC_MODE_NO_SSE);
+    assert_int_equal(rc_mode(&r->cpu), RC_MODE_NO_AVX | RC_MODE_IOPL | RC_MODE_FPU_TRAP | RC_MODE_NO_SSE);
     r->cpu.cr0 &= ~(uint32_t)RC_CR0_TS;
     assert_int_equal(rc_load_seg(&r->cpu, RC_DS, 0), RC_OK);
     assert_int_equal(rc_load_seg(&r->cpu, RC_FS, 0), RC_OK); /* FS and GS always add their base */
-    assert_int_equal(rc_mode(&r->cpu), RC_MODE_IOPL | RC_MODE_DS_ODD);
+    assert_int_equal(rc_mode(&r->cpu), RC_MODE_NO_AVX | RC_MODE_IOPL | RC_MODE_DS_ODD);
     rc_set_eflags(&r->cpu, RC_TF);
     assert_int_equal(rc_mode(&r->cpu) & RC_MODE_INTERP, RC_MODE_INTERP);
     rc_set_eflags(&r->cpu, 0);
@@ -648,19 +780,19 @@ static void modes(void **state)
     set_seg(r, RC_CS, KCODE, 0, UINT32_MAX, 0xc09b);
     assert_int_equal(rc_mode(&r->cpu) & RC_MODE_INTERP, 0);
     go_user(r);
-    assert_int_equal(rc_mode(&r->cpu), RC_MODE_USER | RC_MODE_INTERP); /* without paging */
+    assert_int_equal(rc_mode(&r->cpu), RC_MODE_NO_AVX | RC_MODE_USER | RC_MODE_INTERP); /* without paging */
     r->cpu.cr0 |= RC_CR0_PG;
-    assert_int_equal(rc_mode(&r->cpu), RC_MODE_USER);
+    assert_int_equal(rc_mode(&r->cpu), RC_MODE_NO_AVX | RC_MODE_USER);
     set_seg(r, RC_SS, UDATA, 0, 0xffff, 0x00f3); /* 16-bit stack */
-    assert_int_equal(rc_mode(&r->cpu), RC_MODE_USER | RC_MODE_SS_ODD | RC_MODE_INTERP);
+    assert_int_equal(rc_mode(&r->cpu), RC_MODE_NO_AVX | RC_MODE_USER | RC_MODE_SS_ODD | RC_MODE_INTERP);
     set_seg(r, RC_SS, UDATA, 0, UINT32_MAX, 0xc0f3);
     rc_set_eflags(&r->cpu, RC_AC);
-    assert_int_equal(rc_mode(&r->cpu), RC_MODE_USER);
+    assert_int_equal(rc_mode(&r->cpu), RC_MODE_NO_AVX | RC_MODE_USER);
     r->cpu.cr0 |= RC_CR0_AM;
     assert_true(rc_alignment_checked(&r->cpu));
-    assert_int_equal(rc_mode(&r->cpu), RC_MODE_USER | RC_MODE_INTERP);
+    assert_int_equal(rc_mode(&r->cpu), RC_MODE_NO_AVX | RC_MODE_USER | RC_MODE_INTERP);
     rc_set_eflags(&r->cpu, RC_IOPL);
-    assert_int_equal(rc_mode(&r->cpu), RC_MODE_USER | RC_MODE_IOPL);
+    assert_int_equal(rc_mode(&r->cpu), RC_MODE_NO_AVX | RC_MODE_USER | RC_MODE_IOPL);
     go_v86(r, 3);
     assert_int_equal(rc_mode(&r->cpu) & RC_MODE_INTERP, RC_MODE_INTERP);
 }
@@ -731,6 +863,9 @@ int main(void)
         rig_test(cpuid_masks),
         rig_test(port_permissions),
         rig_test(fpu_availability),
+        rig_test(avx_availability),
+        rig_test(xcr0),
+        rig_test(cpuid_describes_extended_state),
         rig_test(modes),
         cmocka_unit_test(sensitive_rows),
         cmocka_unit_test(the_seventeen_are_listed),

@@ -65,7 +65,8 @@ enum {
     RC_CR4_PGE = 128,
     RC_CR4_PCE = 256,
     RC_CR4_OSFXSR = 512,
-    RC_CR4_OSXMMEXCPT = 1024
+    RC_CR4_OSXMMEXCPT = 1024,
+    RC_CR4_OSXSAVE = 1 << 18
 };
 enum {
     RC_DE,
@@ -134,6 +135,7 @@ struct rc_config {                     /* what CPUID shows; --cpu masks */
     uint32_t ext_edx, ext_ecx;         /* leaf 80000001 */
     bool stable_tsc;
     uint32_t feature7_ebx, feature7_edx; /* leaf 7 subleaf 0 */
+    uint32_t featured_eax;               /* leaf 0Dh subleaf 1 */
 };
 
 /* A CPUID leaf of the host's as it was found. Executing CPUID costs microseconds in a virtual machine, and
@@ -142,6 +144,17 @@ struct rc_host_leaf {
     uint32_t leaf, subleaf, value[4]; /* EAX EBX ECX EDX */
 };
 #define RC_HOST_LEAVES 24
+
+/* State components (vol. 1 13.1), and where a standard XSAVE area has them. */
+enum {
+    RC_XCR0_X87 = 1,
+    RC_XCR0_SSE = 2,
+    RC_XCR0_AVX = 4,
+    RC_XSAVE_XSTATE_BV = 512,
+    RC_XSAVE_HEADER_END = 576,
+    RC_XSAVE_YMM_HIGH = 576, /* 16 bytes for each of YMM0-15 */
+    RC_XSAVE_BYTES = 832,
+};
 
 /* Time and machine, wired by monitor. */
 struct rc_ops {
@@ -181,8 +194,19 @@ struct rc_cpu {
     uint8_t shutdown; /* triple fault happened: 1 */
     uint8_t host_leaf_count;
     struct rc_host_leaf host_leaf[RC_HOST_LEAVES]; /* filled as the guest asks */
-    uint8_t fpu[512] __attribute__((aligned(16))); /* FXSAVE64 image when not in the hardware */
+    uint32_t xcr0; /* XCR0, of which 32 bits are more than exist; written by rc_xsetbv */
+    uint8_t
+        avx; /* VEX-coded vector instructions exist now: CR4.OSXSAVE and XCR0[2:1], kept by rc_xstate_changed */
+    /* XSAVE image, standard format, when not in the hardware (vol. 1 13.4): x87 and SSE are always valid in its first
+     * 512 bytes, as FXSAVE64 lays them out; the upper halves of YMM0-7 are there when XSTATE_BV says so, else zero. */
+    uint8_t fpu[RC_XSAVE_BYTES] __attribute__((aligned(64)));
 };
+
+/* Can the guest be offered AVX? Then its vector state is more than FXSAVE moves. */
+static inline bool rc_has_avx(const struct rc_config *c)
+{
+    return c->feature_ecx >> 28 & 1;
+}
 
 enum rc_result { RC_OK, RC_FAULT };
 
@@ -265,6 +289,8 @@ enum rc_result rc_mov_from_dr(struct rc_cpu *cpu, unsigned n, uint32_t *value);
 enum rc_result rc_mov_to_dr(struct rc_cpu *cpu, unsigned n, uint32_t value);
 enum rc_result rc_rdmsr(struct rc_cpu *cpu); /* ECX -> EDX:EAX */
 enum rc_result rc_wrmsr(struct rc_cpu *cpu);
+enum rc_result rc_xgetbv(struct rc_cpu *cpu); /* ECX -> EDX:EAX; #UD without CR4.OSXSAVE */
+enum rc_result rc_xsetbv(struct rc_cpu *cpu);
 enum rc_result rc_rdtsc(struct rc_cpu *cpu); /* EDX:EAX; CR4.TSD */
 enum rc_result rc_rdpmc(struct rc_cpu *cpu);
 enum rc_result rc_cpuid(struct rc_cpu *cpu);
@@ -278,6 +304,9 @@ enum rc_result rc_check_io(struct rc_cpu *cpu, uint16_t port, unsigned size);
 /* #NM / #UD rules for x87 and MMX/SSE instructions, and pending x87 exceptions are the caller's. */
 enum rc_result rc_check_x87(struct rc_cpu *cpu, bool is_wait);
 enum rc_result rc_check_sse(struct rc_cpu *cpu, bool is_mmx);
+/* The same for VEX-coded vector instructions (vol. 2 table 2-14 and following), and for XSAVE and its kin. */
+enum rc_result rc_check_avx(struct rc_cpu *cpu);
+enum rc_result rc_check_xsave(struct rc_cpu *cpu);
 /* #AC wanted? CR0.AM, EFLAGS.AC, CPL 3. */
 bool rc_alignment_checked(const struct rc_cpu *cpu);
 
@@ -293,6 +322,7 @@ enum {
     RC_MODE_IOPL = 64,    /* CPL <= IOPL: CLI/STI/POPF may change IF */
     RC_MODE_INTERP = 128, /* the translator cannot run this at all: CS not flat or 16-bit, SS.B = 0, VM, PE =
                              0, TF, enabled breakpoints in DR7, alignment checking on, CPL 3 without paging */
+    RC_MODE_NO_AVX = 256, /* CR4.OSXSAVE or XCR0[2:1] clear (or EM, TS) */
 };
 unsigned rc_mode(const struct rc_cpu *cpu);
 
