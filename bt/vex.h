@@ -22,9 +22,9 @@ static inline bool bt_vex_w_is_width(const struct bt_insn *i)
     if (i->class == BT_CLASS_BMI || (i->vex_gpr & (BT_VEX_REG | BT_VEX_RM)))
         return true;
     if (i->map == ZYDIS_OPCODE_MAP_0F)
-        return op == 0x2a || op == 0x6e || op == 0x7e;                    /* VCVTSI2SS/SD, VMOVD */
-    return i->map == ZYDIS_OPCODE_MAP_0F3A &&
-           (op == 0x16 || op == 0x22 || op == 0x60 || op == 0x61); /* VPEXTRD, VPINSRD, VPCMPESTRM, VPCMPESTRI */
+        return op == 0x2a || op == 0x6e || op == 0x7e; /* VCVTSI2SS/SD, VMOVD */
+    return i->map == ZYDIS_OPCODE_MAP_0F3A && (op == 0x16 || op == 0x22 || op == 0x60 ||
+                                               op == 0x61); /* VPEXTRD, VPINSRD, VPCMPESTRM, VPCMPESTRI */
 }
 
 static inline struct bt_vex bt_vex_get(const struct bt_insn *i)

@@ -99,7 +99,10 @@ static const struct row_case row_cases[] = {
     {"rdmsr", "", RUNS, 2, {0x0f, 0x32}},
     {"wrmsr", "", RUNS, 2, {0x0f, 0x30}},
     {"rdpmc", "", RUNS, 2, {0x0f, 0x33}},
-    {"xsetbv", "", REFUSED, 3, {0x0f, 0x01, 0xd1}},
+    {"xsetbv", "", RUNS, 3, {0x0f, 0x01, 0xd1}},
+    {"xsave", "", REFUSED, 3, {0x0f, 0xae, 0x20}},
+    {"xsaveopt", "", REFUSED, 3, {0x0f, 0xae, 0x30}},
+    {"xrstor", "", REFUSED, 3, {0x0f, 0xae, 0x28}},
     {"monitor", "", REFUSED, 3, {0x0f, 0x01, 0xc8}},
     {"mwait", "", REFUSED, 3, {0x0f, 0x01, 0xc9}},
     {"rsm", "", REFUSED, 2, {0x0f, 0xaa}},
@@ -131,6 +134,29 @@ static struct bt_verdict scan_text(void)
     struct bt_verdict v = bt_scan_page(s, &text);
     bt_scan_destroy(s);
     return v;
+}
+
+/* VEX runs natively whether the guest's kernel allows it or not: so it must allow it. */
+static void what_vex_needs(void **state)
+{
+    static const struct {
+        uint8_t needs, len, code[5];
+    } cases[] = {
+        {BT_NEED_AVX, 4, {0xc5, 0xf8, 0x58, 0xc1}},       /* vaddps */
+        {BT_NEED_AVX, 3, {0xc5, 0xf8, 0x77}},             /* vzeroupper */
+        {BT_NEED_BMI, 5, {0xc4, 0xe2, 0x70, 0xf2, 0xc1}}, /* andn */
+        {BT_NEED_BMI, 4, {0xf3, 0x0f, 0xbc, 0xc1}},       /* tzcnt */
+        {0, 3, {0x0f, 0xbc, 0xc1}},                       /* bsf */
+        {0, 3, {0x0f, 0x58, 0xc1}},                       /* addps */
+    };
+    (void)state;
+    for (unsigned i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        fill_with_nops();
+        put(1000, cases[i].code, cases[i].len);
+        struct bt_verdict v = scan_text();
+        assert_false(v.refused);
+        assert_int_equal(v.needs, cases[i].needs);
+    }
 }
 
 static void every_sensitive_row(void **state)
@@ -350,11 +376,11 @@ static void random_pages(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_sensitive_row),        cmocka_unit_test(ordinary_code),
-        cmocka_unit_test(what_the_guest_cpu_lacks),   cmocka_unit_test(hidden_in_immediates),
-        cmocka_unit_test(resynchronised_by_entries),  cmocka_unit_test(page_edges),
-        cmocka_unit_test(runs_of_known_instructions), cmocka_unit_test(random_pages),
-        cmocka_unit_test(tables_between_functions),
+        cmocka_unit_test(every_sensitive_row),  cmocka_unit_test(what_vex_needs),
+        cmocka_unit_test(ordinary_code),        cmocka_unit_test(what_the_guest_cpu_lacks),
+        cmocka_unit_test(hidden_in_immediates), cmocka_unit_test(resynchronised_by_entries),
+        cmocka_unit_test(page_edges),           cmocka_unit_test(runs_of_known_instructions),
+        cmocka_unit_test(random_pages),         cmocka_unit_test(tables_between_functions),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
