@@ -478,6 +478,7 @@ enum bt_exit bt_run(struct bt_vcpu *v, uint64_t limit, uint64_t *retired)
             break;
     }
     bt_fpu_park(v);
+    bt_fpu_reset(); /* the caller's floating point is not to trap by the guest's masks */
     bt_dispatch_account(v, &v->outside);
     if (retired)
         *retired += done;

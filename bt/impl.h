@@ -288,6 +288,13 @@ static inline void bt_fpu_park(struct bt_vcpu *v)
     v->fpu_live = 0;
 }
 
+/* Control words as the C ABI has them; the guest's state is parked. */
+static inline void bt_fpu_reset(void)
+{
+    static const uint32_t mxcsr = 0x1f80;
+    __asm__ volatile("fninit; ldmxcsr %0" : : "m"(mxcsr));
+}
+
 /*T:352 What a device may clobber
  *
  * A device model is ordinary C: its compiler and libc's memcpy may use vector registers, and no others of what FXSAVE

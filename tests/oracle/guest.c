@@ -32,6 +32,12 @@ enum oracle_page oracle_page_kind(unsigned page)
     return page < ORACLE_PAGES ? (enum oracle_page)kind[page] : ORACLE_NONE;
 }
 
+bool oracle_is_supervisor(uint32_t lin)
+{
+    return lin < 0x100000 || (lin >= ORACLE_DATA && lin < ORACLE_DATA + ORACLE_DATA_SIZE &&
+                              oracle_page_kind((lin - ORACLE_DATA) / HOST_PAGE) == ORACLE_SUPERVISOR);
+}
+
 /* ---- tables in guest memory ---- */
 
 static void put64(struct oracle_guest *g, uint32_t at, uint64_t v)

@@ -219,12 +219,6 @@ struct host_ram *oracle_native_ram(struct oracle_native *n)
 
 /* ---- one case ---- */
 
-static bool is_supervisor(uint32_t lin)
-{
-    return lin < 0x100000 || (lin >= ORACLE_DATA && lin < ORACLE_DATA + ORACLE_DATA_SIZE &&
-                              oracle_page_kind((lin - ORACLE_DATA) / HOST_PAGE) == ORACLE_SUPERVISOR);
-}
-
 /* A trap of the sequence: its registers are the result. Execution goes on behind the exit's own saves. */
 bool oracle_native_trap(struct oracle_native *n, struct host_trap *t)
 {
@@ -237,7 +231,7 @@ bool oracle_native_trap(struct oracle_native *n, struct host_trap *t)
     r->vector = t->vector;
     r->error = t->vector >= RC_TS && t->vector <= RC_PFAULT ? t->error : 0;
     r->cr2 = t->vector == RC_PFAULT ? (uint32_t)t->addr : 0;
-    if (t->vector == RC_PFAULT && is_supervisor(r->cr2))
+    if (t->vector == RC_PFAULT && oracle_is_supervisor(r->cr2))
         r->error |= 1; /* the guests have a page there that is not theirs, this process has none */
     for (unsigned k = 0; k < 8; k++)
         n->s->gpr[k] = (uint32_t)g[reg[k]];

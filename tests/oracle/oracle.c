@@ -23,7 +23,7 @@
 struct options {
     uint64_t count, seed;
     const char *plant;
-    bool verify, keep_going, show;
+    bool verify, keep_going, show, world;
 };
 
 static int usage(void)
@@ -31,6 +31,7 @@ static int usage(void)
     fprintf(stderr,
             "oracle [options] COUNT SEED: random instruction sequences, interpreted, translated, native\n"
             "  --no-verify       without the SFI verifier (faster)\n"
+            "  --world           run natively in a world, as direct execution does (slower)\n"
             "  --keep-going      show every divergence, not only the first\n"
             "  --plant MNEMONIC  pretend that the interpreter gets this instruction wrong\n"
             "exit status: 0 all equal, 1 divergence, 2 could not run\n");
@@ -39,11 +40,9 @@ static int usage(void)
 
 static bool parse(struct options *o, int argc, char **argv)
 {
-    static const struct option name[] = {{"no-verify", 0, NULL, 'n'},
-                                         {"keep-going", 0, NULL, 'k'},
-                                         {"show", 0, NULL, 's'},
-                                         {"plant", 1, NULL, 'p'},
-                                         {0}};
+    static const struct option name[] = {{"no-verify", 0, NULL, 'n'}, {"keep-going", 0, NULL, 'k'},
+                                         {"show", 0, NULL, 's'},      {"world", 0, NULL, 'w'},
+                                         {"plant", 1, NULL, 'p'},     {0}};
     for (int c; (c = getopt_long(argc, argv, "", name, NULL)) != -1;) {
         switch (c) {
         case 'n':
@@ -51,6 +50,9 @@ static bool parse(struct options *o, int argc, char **argv)
             break;
         case 'k':
             o->keep_going = true;
+            break;
+        case 'w':
+            o->world = true;
             break;
         case 's':
             o->show = true;
@@ -136,7 +138,7 @@ int main(int argc, char **argv)
     int result = 2;
     if (!parse(&opt, argc, argv))
         return usage();
-    if (oracle_create(&o, opt.verify, &err)) {
+    if (oracle_create(&o, opt.verify, opt.world, &err)) {
         fprintf(stderr, "oracle: %s\n", err.text);
         return 2;
     }

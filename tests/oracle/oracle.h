@@ -23,6 +23,7 @@ enum {
     ORACLE_FPU = sizeof(((struct rc_cpu *)0)->fpu),
 };
 enum oracle_page { ORACLE_RW, ORACLE_RO, ORACLE_NONE, ORACLE_SUPERVISOR };
+bool oracle_is_supervisor(uint32_t lin); /* present in the guests, but not for programs; absent natively */
 enum oracle_page oracle_page_kind(unsigned page); /* of ORACLE_DATA; what follows the last is ORACLE_NONE */
 
 /* ---- A case ---- */
@@ -109,5 +110,11 @@ void oracle_native_destroy(struct oracle_native *n);
 struct host_ram *oracle_native_ram(struct oracle_native *n);
 void oracle_native_run(struct oracle_native *n, const struct oracle_case *c, struct oracle_result *r);
 bool oracle_native_trap(struct oracle_native *n, struct host_trap *t);
+
+struct oracle_world; /* world.c: a sandboxed process, as direct execution uses it */
+int oracle_world_create(struct oracle_world **out, struct host_err *err);
+void oracle_world_destroy(struct oracle_world *o);
+struct host_ram *oracle_world_ram(struct oracle_world *o);
+void oracle_world_run(struct oracle_world *o, const struct oracle_case *c, struct oracle_result *r);
 
 #endif

@@ -10,7 +10,7 @@
 static bool on_trap(void *ctx, struct host_trap *t)
 {
     struct oracle *o = ctx;
-    return o->running ? bt_trap(o->running, t) : oracle_native_trap(o->native, t);
+    return o->running ? bt_trap(o->running, t) : o->native && oracle_native_trap(o->native, t);
 }
 
 /* A sequence without end is a bug of the dice or of an engine; which one it was is worth knowing. */
@@ -25,7 +25,7 @@ static void on_alarm(int signal)
     _exit(1);
 }
 
-int oracle_create(struct oracle **out, bool verify, struct host_err *err)
+int oracle_create(struct oracle **out, bool verify, bool world, struct host_err *err)
 {
     struct oracle *o = aligned_alloc(64, (sizeof *o + 63) & ~(size_t)63);
     struct oracle_random r = {0x123456789};
@@ -36,13 +36,14 @@ int oracle_create(struct oracle **out, bool verify, struct host_err *err)
     o->avx = oracle_has_avx();
     for (unsigned n = 0; n < sizeof o->background; n++)
         o->background[n] = (uint8_t)(oracle_below(&r, 4) ? oracle_random(&r) : 0);
-    if (oracle_native_create(&o->native, err) || oracle_guest_create(&o->interp, BT_INTERPRET, verify, err) ||
+    if ((world ? oracle_world_create(&o->world, err) : oracle_native_create(&o->native, err)) ||
+        oracle_guest_create(&o->interp, BT_INTERPRET, verify, err) ||
         oracle_guest_create(&o->trans, BT_TRANSLATE, verify, err) ||
         host_thread_enter(&o->thread, on_trap, o, &o->counts, err))
         return -1;
     o->ram[ORACLE_INTERP] = &o->interp.ram;
     o->ram[ORACLE_TRANS] = &o->trans.ram;
-    o->ram[ORACLE_NATIVE] = oracle_native_ram(o->native);
+    o->ram[ORACLE_NATIVE] = world ? oracle_world_ram(o->world) : oracle_native_ram(o->native);
     watched = o;
     signal(SIGALRM, on_alarm);
     *out = o;
@@ -54,7 +55,9 @@ void oracle_destroy(struct oracle *o)
     host_thread_leave(&o->thread);
     oracle_guest_destroy(&o->interp);
     oracle_guest_destroy(&o->trans);
-    oracle_native_destroy(o->native);
+    if (o->native)
+        oracle_native_destroy(o->native);
+    oracle_world_destroy(o->world);
     free(o);
 }
 
@@ -121,7 +124,10 @@ static bool run_all(struct oracle *o, const struct oracle_case *c)
     o->running = o->trans.v;
     oracle_guest_run(&o->trans, c, UINT64_MAX, &o->result[ORACLE_TRANS]);
     o->running = NULL;
-    oracle_native_run(o->native, c, &o->result[ORACLE_NATIVE]);
+    if (o->world)
+        oracle_world_run(o->world, c, &o->result[ORACLE_NATIVE]);
+    else
+        oracle_native_run(o->native, c, &o->result[ORACLE_NATIVE]);
     if (o->plant && contains(o, c, o->plant))
         o->result[ORACLE_INTERP].gpr[RC_ESI] ^= 1;
     return true;

@@ -8,7 +8,8 @@ enum { ORACLE_INTERP, ORACLE_TRANS, ORACLE_NATIVE, ORACLE_ENGINES };
 
 struct oracle {
     struct oracle_guest interp, trans;
-    struct oracle_native *native;
+    struct oracle_native *native; /* or, with --world, */
+    struct oracle_world *world;
     struct host_ram *ram[ORACLE_ENGINES];
     struct oracle_result result[ORACLE_ENGINES];
     struct host_thread thread;
@@ -26,7 +27,7 @@ struct oracle {
     uint8_t met[ZYDIS_MNEMONIC_MAX_VALUE + 1];
 };
 
-int oracle_create(struct oracle **out, bool verify, struct host_err *err);
+int oracle_create(struct oracle **out, bool verify, bool world, struct host_err *err);
 void oracle_destroy(struct oracle *o);
 bool oracle_plant(struct oracle *o, const char *mnemonic);
 /* Now and then: forget the translations and which sites were found guilty. */
