@@ -286,6 +286,9 @@ static void classify(const struct frame *f, struct host_world_state *st, struct 
     switch (f->info.signo) {
     case SIGSYS:
         ex->why = f->info.arch == AUDIT_I386 ? HOST_WORLD_SYSCALL : HOST_WORLD_WILD;
+        /* An EAX that looks like an errno of the kernel's own (-512 to -516) made it prepare a restart of the call. */
+        st->gpr[0] = (uint32_t)f->info.call;
+        st->eip = (uint32_t)f->info.call_at;
         break;
     case SIGSEGV:
         if (ex->vector == 13 && ex->error == (0x80u << 3 | 2)) {

@@ -36,6 +36,13 @@ static const struct regression {
     {.what = "and FLD1 does", .len = 21, .code = {0xdb, 0xe3, 0x6a, 0x00, 0xd9, 0x2c, 0x24,
                                                   0xd9, 0xee, 0xd9, 0xee, 0xde, 0xf9, 0xdb,
                                                   0xe0, 0xdb, 0xe1, 0xdb, 0xe4, 0xd9, 0xe8}},
+    {.what = "EAX of -ERESTARTSYS at the system call that ends a run in a world",
+     .len = 1,
+     .code = {0x90},
+     .gpr = {0xfffffe00}},
+    {.what = "-ERESTARTNOINTR", .len = 1, .code = {0x90}, .gpr = {0xfffffdff}},
+    {.what = "-ERESTARTNOHAND", .len = 1, .code = {0x90}, .gpr = {0xfffffdfe}},
+    {.what = "-ERESTART_RESTARTBLOCK", .len = 1, .code = {0x90}, .gpr = {0xfffffdfc}},
     /* mov dword [at+24], 1f80h; fxrstor [at]: an image of random bytes */
     {.what = "FXRSTOR drops bits of FCW and FSW that do not exist, and finds ES anew",
      .len = 17,
