@@ -51,6 +51,19 @@ static void a_system_call_leaves_every_register(void **state)
     assert_int_equal(r->st.sel[FS], HOST_WORLD_SELECTOR(RIG_DS));
 }
 
+/* Numbers that mean "restart this call" inside Linux (include/linux/errno.h), and their neighbours. */
+static void any_eax_is_a_system_call(void **state)
+{
+    struct rig *r = *state;
+    for (int eax = -600; eax <= -500; eax++) {
+        rig_state(r);
+        r->st.gpr[EAX] = (uint32_t)eax;
+        RUN(r, int80);
+        rig_expect(r, HOST_WORLD_SYSCALL, RIG_CODE + 7);
+        assert_int_equal(r->st.gpr[EAX], (uint32_t)eax);
+    }
+}
+
 /* Several instructions whose sum is known: the program computes 1 + 2 + ... + 1000. */
 PROGRAM(sum, "xor %eax, %eax\n mov $1000, %ecx\n 1: add %ecx, %eax\n dec %ecx\n jnz 1b\n int $0x80");
 
@@ -870,6 +883,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_system_call_leaves_every_register, setup, teardown),
+        cmocka_unit_test_setup_teardown(any_eax_is_a_system_call, setup, teardown),
         cmocka_unit_test_setup_teardown(arithmetic, setup, teardown),
         cmocka_unit_test_setup_teardown(memory_is_guest_ram, setup, teardown),
         cmocka_unit_test_setup_teardown(flags_go_in_and_out, setup, teardown),
