@@ -4,7 +4,13 @@
  */
 #include "interp_thunk.h"
 
-enum { YMM_BYTES32 = 128, HEADER = RC_XSAVE_XSTATE_BV, XCOMP_BV = HEADER + 8, HEADER_BYTES = 24 };
+enum {
+    YMM_BYTES32 = 128,
+    AREA_BYTES32 = RC_XSAVE_YMM_HIGH + YMM_BYTES32,
+    HEADER = RC_XSAVE_XSTATE_BV,
+    XCOMP_BV = HEADER + 8,
+    HEADER_BYTES = 24
+};
 
 /* RFBM: what is asked for and enabled. XCR0 has nothing for EDX to ask for. */
 static uint32_t requested(const struct rc_cpu *cpu)
@@ -62,10 +68,30 @@ static bool save_ymm(struct bt_interp *in, const struct bt_insn *i, uint32_t off
     return bt_write_bytes(in, i->seg, off + RC_XSAVE_YMM_HIGH, high, YMM_BYTES32);
 }
 
+/* What a kernel does at every switch between programs: x87 and SSE at least, in one page of ordinary RAM. */
+static bool save_fast(struct bt_interp *in, const struct bt_insn *i, uint32_t off, uint32_t rfbm,
+                      uint32_t saved, uint32_t used)
+{
+    uint8_t *p = (saved & 3) == 3 ? bt_fast(in, i->seg, off, AREA_BYTES32, SPT_WRITE) : NULL;
+    if (!p || ((uintptr_t)p & 63))
+        return false;
+    bt_fpu_image32(in->cpu, p);
+    if (saved & RC_XCR0_AVX) {
+        if (used & RC_XCR0_AVX)
+            __builtin_memcpy(p + RC_XSAVE_YMM_HIGH, in->cpu->fpu + RC_XSAVE_YMM_HIGH, YMM_BYTES32);
+        else
+            __builtin_memset(p + RC_XSAVE_YMM_HIGH, 0, YMM_BYTES32);
+    }
+    bt_store(p + HEADER, 4, (bt_load(p + HEADER, 4) & ~rfbm) | (rfbm & used));
+    return true;
+}
+
 enum bt_step bt_fpu_xsave(struct bt_interp *in, const struct bt_insn *i)
 {
     uint32_t off = bt_ea(in, i), rfbm = requested(in->cpu), used = in_use(in->cpu), bv;
     uint32_t saved = i->mnemonic == ZYDIS_MNEMONIC_XSAVEOPT ? rfbm & used : rfbm;
+    if (save_fast(in, i, off, rfbm, saved, used))
+        return BT_STEP_OK;
     if (!aligned64(in, i, off, true) || !bt_check_rmw(in, i->seg, off, HEADER) ||
         !bt_check_rmw(in, i->seg, off + HEADER, RC_XSAVE_HEADER_END - HEADER) ||
         ((saved & RC_XCR0_AVX) && !bt_check_rmw(in, i->seg, off + RC_XSAVE_YMM_HIGH, YMM_BYTES32)) ||
