@@ -423,6 +423,7 @@ static void set_unchained(struct bt_vcpu *v, bool unchained)
     if (v->unchained != unchained)
         bt_cache_flush(v);
     v->unchained = unchained;
+    v->cross_fast = !unchained && !v->trace && (v->cpu.config.feature_edx & BT_FEATURE_SEP);
 }
 
 enum bt_exit bt_run(struct bt_vcpu *v, uint64_t limit, uint64_t *retired)

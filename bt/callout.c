@@ -137,7 +137,7 @@ uint64_t bt_callout_insn(struct bt_vcpu *v, uint32_t n)
     v->leave_index = site->index + (step == BT_STEP_OK || step == BT_STEP_HALT);
     if (cpu->irq_shadow)
         v->shadow_eip = cpu->eip;
-    if (step == BT_STEP_OK && !v->leave_pending && !v->flush_wanted && !cpu->shutdown &&
+    if (step == BT_STEP_OK && !site->cross && !v->leave_pending && !v->flush_wanted && !cpu->shutdown &&
         cpu->eip == site->eip + site->insn.length && bt_mode(v) == blk->mode &&
         spt_user_space(v->spt) == space)
         return cpu->iflag && v->cfg.ops.intr(v->cfg.ops.ctx) ? BT_GO_OUT : BT_GO_ON;

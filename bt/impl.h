@@ -19,6 +19,7 @@
 #define BT_HEAT_WORDS     4096u
 #define BT_KIN_ROWS       (UINT32_C(1) << 16)
 #define BT_MODE_FLAGS_ODD (1u << 16)  /* beside RC_MODE_*: IOPL, NT, AC or ID set, no inline PUSHF */
+#define BT_FEATURE_SEP    (1u << 11)  /* of CPUID leaf 1 EDX: SYSENTER */
 #define BT_MODE_TSC_OWN   (1u << 17)  /* the guest's TSC is not the host's, or not for all: no inline RDTSC */
 #define BT_BAD_BLOCK      UINT32_MAX  /* the verifier refused */
 #define BT_HSTACK_SIZE    (64u << 10) /* host return stack: 8192 mirrored calls */
@@ -137,9 +138,11 @@ struct bt_stubs {                       /* arena offsets */
     uint32_t miss;                      /* at offset 0 by construction */
     uint32_t enter, enter_check, abort; /* abort follows enter */
     uint32_t link, leave, leave_saved;
+    uint32_t cross; /* callout follows */
     uint32_t callout, callout_restore, callout_end;
     uint32_t table; /* r8d: target EIP, through the jump table */
-    uint32_t sentinel, light, end;
+    uint32_t sentinel, light, light_end;
+    uint32_t sysenter, sysexit, end;
 };
 
 /* r15 points here. cpu is first: its hot fields have one-byte displacements. */
@@ -232,8 +235,9 @@ struct bt_vcpu {
     uint64_t hstack_user;                 /* the program's, while its kernel runs */
     bool leave_pending; /* something the running code relied on is gone: leave at the next chance */
     bool flush_wanted;
-    bool tsc_own;  /* the clock is a virtual one */
-    bool stepping; /* host TF is set: walking to the next guest instruction boundary */
+    bool cross_fast; /* stubs_fast.c may be used */
+    bool tsc_own;    /* the clock is a virtual one */
+    bool stepping;   /* host TF is set: walking to the next guest instruction boundary */
     bool unchained;
     bool entered_user; /* privilege and space of the last entry */
     uint32_t entered_mode;
@@ -450,7 +454,9 @@ uint64_t bt_dispatch(struct bt_vcpu *v);
 
 /* stubs.c */
 void bt_stubs_emit(struct bt_vcpu *v);
-bool bt_cache_room(const struct bt_vcpu *v); /* for one more block of any size; translate.c */
+struct emit;
+void bt_stubs_fast(struct bt_vcpu *v, struct emit *e); /* stubs_fast.c */
+bool bt_cache_room(const struct bt_vcpu *v);           /* for one more block of any size; translate.c */
 /* translate.c: block at eip whose first byte is at gpa, or 0 when its first instruction must be interpreted.
  */
 uint32_t bt_translate(struct bt_vcpu *v, uint32_t eip, uint64_t gpa, unsigned space, uint32_t mode);

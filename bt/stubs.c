@@ -145,6 +145,11 @@ void bt_stubs_emit(struct bt_vcpu *v)
     e_store_imm(&e, OFF(leave_reason), BT_LEAVE_MISS);
     e_jmp(&e, s->leave_saved);
 
+    /* `mov r8d, site; jmp cross`: a callout that does not come back. A CALL would leave the CPU's return predictor with
+     * an entry too many at each system call. */
+    s->cross = e.at;
+    EB(&e, 0x48, 0x8d, 0x64, 0x24, 0xf8); /* lea rsp,[rsp-8] */
+
     /* Called by a site as `mov r8d, site; call callout`. r8d: site. */
     s->callout = e.at;
     emit_gprs(&e, 0x89);
@@ -209,6 +214,8 @@ void bt_stubs_emit(struct bt_vcpu *v)
     EB(&e, 0x5f, 0x5e, 0x5a, 0x59, 0x58, 0x9d); /* pop rdi rsi rdx rcx rax; popfq */
     e_load(&e, true, E_RSP, OFF(guest_rsp));
     e8(&e, 0xc3);
+    s->light_end = e.at;
+    bt_stubs_fast(v, &e);
     s->end = e.at;
     v->arena_next = (e.at + 63) & ~63u;
 }

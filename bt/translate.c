@@ -41,7 +41,16 @@ void tx_callout(struct tx *t)
     t->blk->site_count++;
     e_mov_imm(&t->e, E_R8, n);
     tx_reloc(t, t->e.at - 4, BT_RELOC_SITE);
-    tx_call(t, v->stubs.callout);
+    unsigned cross = v->site[n].cross;
+    if (!cross) {
+        tx_call(t, v->stubs.callout);
+        return;
+    }
+    e_jmp(&t->e, cross == BT_CROSS_SYSENTER  ? v->stubs.sysenter
+                 : cross == BT_CROSS_SYSEXIT ? v->stubs.sysexit
+                                             : v->stubs.cross);
+    tx_reloc(t, t->e.at - 4, BT_RELOC_OUT);
+    t->ended = true;
 }
 
 static bool emit_incdec(struct tx *t)
@@ -160,7 +169,7 @@ static void emit_insn(struct tx *t)
         t->esp = esp;
         tx_callout(t);
     }
-    if (kind == TX_END) {
+    if (kind == TX_END && !t->ended) {
         tx_jump_to(t, t->next); /* the callout leaves unless EIP is the next instruction's */
         t->ended = true;
     }

@@ -154,7 +154,8 @@ static bool check_stub(struct vf *f, uint32_t target)
     if (target == v->stubs.table && is_jmp)
         return f->state.reg[8].kind == VF_NUM ||
                vf_refuse(f, "way to the jump table without an address in r8");
-    if (target == v->stubs.callout && is_call) {
+    bool crosses = target == v->stubs.cross || target == v->stubs.sysenter || target == v->stubs.sysexit;
+    if (crosses ? is_jmp : target == v->stubs.callout && is_call) {
         for (unsigned k = 0; k < b->site_count; k++)
             if (exactly(f, 8, b->site + k) && v->site[b->site + k].block == f->number)
                 return true;

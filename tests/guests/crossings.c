@@ -157,6 +157,42 @@ static u32 alone(u32 rounds, u32 step)
     return run();
 }
 
+/* SYSENTER and SYSEXIT, as often as a program can, with interrupts in either ring; ECX and EDX are theirs, all else and
+ * the flags must be as before. The kernel's way back enables interrupts with STI, as Linux does. */
+enum { MSR_SYSENTER_CS = 0x174, MSR_SYSENTER_ESP, MSR_SYSENTER_EIP, FAST = 8 };
+extern const char storm[], storm_entry[];
+volatile u32 storms;
+__asm__(".text; .balign 4096\n"
+        "storm: movl $0x1234567, %ebx; movl $0x89abcde, %ebp; xorl %eax, %eax\n"
+        "1: movl %esp, %ecx; movl $2f, %edx; stc; sysenter\n"
+        "2: adcl $0, %eax; movl %esp, %ecx; movl $3f, %edx; cmpl %eax, %eax; sysenter\n"
+        "3: jne 4f; jc 4f; cmpl $0x1234567, %ebx; jne 4f; cmpl $0x89abcde, %ebp; jne 4f\n"
+        "decl %edi; jnz 1b; int $0x80\n"
+        "4: movl $0xbad, %eax; int $0x80\n"
+        ".balign 4096\n"
+        "storm_entry: pushfl; incl storms; testl $1023, storms; jnz 1f; movl %cr3, %esi; movl %esi, %cr3\n"
+        "1: popfl; sti; sysexit\n");
+
+static void fast_calls(u32 rounds)
+{
+    u16 base = gdt_test(FAST, descriptor(0, 0xfffff, D_CODE_R | D_32 | D_4K));
+    gdt_test(FAST + 1, descriptor(0, 0xfffff, D_DATA_W | D_32 | D_4K));
+    gdt_test(FAST + 2, descriptor(0, 0xfffff, D_CODE_R | D_DPL3 | D_32 | D_4K));
+    gdt_test(FAST + 3, descriptor(0, 0xfffff, D_DATA_W | D_DPL3 | D_32 | D_4K));
+    wrmsr(MSR_SYSENTER_CS, base);
+    wrmsr(MSR_SYSENTER_ESP, (u32)stacks[0] + sizeof stacks[0]);
+    wrmsr(MSR_SYSENTER_EIP, (u32)storm_entry);
+    map32(space[1], (u32)storm, (u32)storm, P | U);
+    flush_tlb();
+    u32 before = ticks;
+    prepare(1, rounds);
+    saved[1].eip = (u32)storm;
+    current = 1;
+    check_eq(run(), rounds, "SYSENTER storm: flags and registers survive each call");
+    check_eq(storms, rounds * 2, "SYSENTER storm: the kernel saw each call");
+    check(ticks != before, "SYSENTER storm: interrupts came");
+}
+
 void guest_main(void)
 {
     set_up();
@@ -165,6 +201,7 @@ void guest_main(void)
     pit_periodic(5000);
     both(40000, "and at interrupts");
     check(ticks > 20, "interrupts came");
+    fast_calls(150000);
     pit_stop();
     pic_mask(0xffff);
     moving = true;

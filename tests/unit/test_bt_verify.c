@@ -136,15 +136,20 @@ static void end(struct rig *r)
     finish(r);
 }
 
-static void site_call(struct rig *r)
+static void site_branch(struct rig *r, unsigned opcode, uint32_t stub)
 {
     uint32_t n = r->v->site_count++;
     r->v->site[n] = (struct bt_site){.block = (uint32_t)(r->b - r->v->block), .eip = EIP};
     r->b->site_count++;
     PUT(r, 0x41, 0xb8);
     put32(r, n);
-    PUT(r, 0xe8);
-    rel32(r, r->v->stubs.callout);
+    PUT(r, opcode);
+    rel32(r, stub);
+}
+
+static void site_call(struct rig *r)
+{
+    site_branch(r, 0xe8, r->v->stubs.callout);
 }
 
 static void expect(struct rig *r, const char *rule)
@@ -559,6 +564,32 @@ static void links_are_checked(void **state)
 }
 
 /* The numbers handed to C. */
+/* `jmp cross` and its kin end a block; as calls they would come back to where nothing is. */
+static void rings_are_left_by_a_jump(void)
+{
+    struct rig r;
+    rig_init(&r);
+    const uint32_t stub[] = {r.v->stubs.cross, r.v->stubs.sysenter, r.v->stubs.sysexit};
+    for (unsigned i = 0; i < 3; i++) {
+        begin(&r, 0);
+        uint32_t at = r.at;
+        site_branch(&r, 0xe9, stub[i]);
+        finish(&r);
+        expect(&r, NULL);
+        r.v->arena.rw[at + 2] ^= 8;
+        expect(&r, "sites in r8");
+    }
+    begin(&r, 0);
+    site_branch(&r, 0xe8, stub[1]);
+    end(&r);
+    expect(&r, "no business");
+    begin(&r, 0);
+    site_branch(&r, 0xe9, r.v->stubs.callout);
+    finish(&r);
+    expect(&r, "no business");
+    rig_finish(&r);
+}
+
 static void exits_are_checked(void **state)
 {
     (void)state;
@@ -595,6 +626,7 @@ static void exits_are_checked(void **state)
     finish(&r);
     expect(&r, "no business");
     rig_finish(&r);
+    rings_are_left_by_a_jump();
 }
 
 static void ends_and_rows_are_checked(void **state)
