@@ -141,22 +141,36 @@ static void load_ymm(struct rc_cpu *cpu, const uint8_t *high, uint32_t bv)
     }
 }
 
+/* The area, in place if it lies in one page of ordinary RAM, else copied by way of the doors. NULL: they faulted. */
+static const uint8_t *area_in(struct bt_interp *in, const struct bt_insn *i, uint32_t off, uint32_t rfbm,
+                              uint8_t copy[AREA_BYTES32])
+{
+    const uint8_t *p = bt_fast(in, i->seg, off, AREA_BYTES32, SPT_READ);
+    if (p && !((uintptr_t)p & 63))
+        return p;
+    if (!aligned64(in, i, off, false) || !bt_read_bytes(in, i->seg, off, copy, BT_FX_END32) ||
+        !bt_read_bytes(in, i->seg, off + HEADER, copy + HEADER, HEADER_BYTES))
+        return NULL;
+    if (header_valid(in->cpu, copy + HEADER) && (rfbm & bt_load(copy + HEADER, 4) & RC_XCR0_AVX) &&
+        !bt_read_bytes(in, i->seg, off + RC_XSAVE_YMM_HIGH, copy + RC_XSAVE_YMM_HIGH, YMM_BYTES32))
+        return NULL;
+    return copy;
+}
+
 enum bt_step bt_fpu_xrstor(struct bt_interp *in, const struct bt_insn *i)
 {
-    uint32_t off = bt_ea(in, i), rfbm = requested(in->cpu);
-    uint8_t image[BT_FX_END32], header[HEADER_BYTES], high[YMM_BYTES32];
-    if (!aligned64(in, i, off, false) || !bt_read_bytes(in, i->seg, off, image, sizeof image) ||
-        !bt_read_bytes(in, i->seg, off + HEADER, header, sizeof header))
+    uint32_t rfbm = requested(in->cpu);
+    uint8_t copy[AREA_BYTES32];
+    const uint8_t *area = area_in(in, i, bt_ea(in, i), rfbm, copy);
+    if (!area)
         return BT_STEP_FAULT;
-    uint32_t bv = bt_load(header, 4);
-    if (!header_valid(in->cpu, header))
+    uint32_t bv = bt_load(area + HEADER, 4);
+    if (!header_valid(in->cpu, area + HEADER))
         return bt_raise0(in, RC_GP);
-    if ((rfbm & bv & RC_XCR0_AVX) && !bt_read_bytes(in, i->seg, off + RC_XSAVE_YMM_HIGH, high, sizeof high))
-        return BT_STEP_FAULT;
-    if ((rfbm & (RC_XCR0_SSE | RC_XCR0_AVX)) && (bt_load(image + BT_FX_MXCSR, 4) & ~(uint32_t)BT_MXCSR_VALID))
+    if ((rfbm & (RC_XCR0_SSE | RC_XCR0_AVX)) && (bt_load(area + BT_FX_MXCSR, 4) & ~(uint32_t)BT_MXCSR_VALID))
         return bt_raise0(in, RC_GP);
-    load_legacy(in->cpu, image, rfbm, bv);
+    load_legacy(in->cpu, area, rfbm, bv);
     if (rfbm & RC_XCR0_AVX)
-        load_ymm(in->cpu, high, bv);
+        load_ymm(in->cpu, area + RC_XSAVE_YMM_HIGH, bv);
     return BT_STEP_OK;
 }
