@@ -200,6 +200,7 @@ struct bench_config {
     unsigned extra_count; /* more arguments for `ringlet run` */
     int signals;          /* signalfd: readable means stop now */
     char qemu[4096];      /* path, empty when there is none; found by bench_engines_probe */
+    char append[120];     /* the Linux guests' command line; found by bench_engines_probe */
     unsigned host_mib;    /* memory the host could give to guests; 0: not known */
 };
 

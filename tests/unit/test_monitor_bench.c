@@ -600,7 +600,8 @@ static void command_is(const struct bench_command *cmd, const char *want)
 
 static void commands(void **state)
 {
-    struct bench_config c = {.self = "/r", .qemu = "/q", .extra = {"--verify"}, .extra_count = 1};
+    struct bench_config c = {
+        .self = "/r", .qemu = "/q", .extra = {"--verify"}, .extra_count = 1, .append = "a b"};
     struct bench_machine nano = {.multiboot = "n.elf", .memory = 64};
     struct bench_machine debian = {.kernel = "k", .initrd = "i", .memory = 512};
     struct bench_command cmd;
@@ -619,7 +620,7 @@ static void commands(void **state)
     command_is(&cmd,
                "/q -accel kvm -cpu host -m 512M -display none -vga none -net none -no-reboot -monitor none "
                "-serial stdio -device isa-debug-exit,iobase=0xf4,iosize=4 -kernel k -initrd i "
-               "-append console=ttyS0 quiet rdinit=/bin/bench-init");
+               "-append a b");
 }
 
 /* ---- Children ---- */
