@@ -96,6 +96,11 @@ static unsigned granted(const struct bt_vcpu *v)
     return (tsc ? BT_NEED_TSC : 0) | (v->cpu.avx ? BT_NEED_AVX : 0) | (bmi ? BT_NEED_BMI : 0);
 }
 
+unsigned bt_direct_grants(const struct bt_vcpu *v)
+{
+    return granted(v);
+}
+
 static bool may_run(const struct bt_vcpu *v, const struct bt_direct_page *p)
 {
     return p && p->state == PAGE_MAY_RUN && !(p->needs & ~granted(v));

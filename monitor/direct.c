@@ -192,6 +192,18 @@ static struct direct_world *direct_world_find(struct direct *d)
     return w;
 }
 
+/* The guest has changed what its programs may do (CR4.TSD for one): pages that might run may not now, or again. */
+static void direct_world_refill(struct direct *d, struct direct_world *w)
+{
+    unsigned grants = bt_direct_grants(d->vm->vcpu);
+
+    if (w->grants == grants)
+        return;
+    w->grants = grants;
+    host_world_reset(w->host);
+    spt_follow(bt_spt(d->vm->vcpu), w->space, true);
+}
+
 struct direct_world *direct_world_get(struct direct *d, unsigned space)
 {
     struct direct_world *w = d->space[space].world;
@@ -203,8 +215,10 @@ struct direct_world *direct_world_get(struct direct *d, unsigned space)
         w->space = space;
         d->space[space].world = w;
         direct_say(d, "space %u has a world", space);
+        w->grants = bt_direct_grants(d->vm->vcpu);
         spt_follow(bt_spt(d->vm->vcpu), space, true); /* tells it all that the window shows */
     }
+    direct_world_refill(d, w);
     TAILQ_REMOVE(&d->worlds, w, lru);
     TAILQ_INSERT_HEAD(&d->worlds, w, lru);
     return w;

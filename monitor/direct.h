@@ -13,7 +13,8 @@ struct direct_world {
     TAILQ_ENTRY(direct_world) lru; /* most recently entered first; those of no space last */
     struct host_world *host;
     struct rc_world segments;
-    unsigned space; /* 0: of no space, and empty */
+    unsigned space;  /* 0: of no space, and empty */
+    unsigned grants; /* bt_direct_grants() when it was filled */
 };
 TAILQ_HEAD(direct_queue, direct_world);
 

@@ -130,6 +130,28 @@ static void own_flags(void)
           trap.ebx);
 }
 
+/* ---- What the kernel grants and takes back ---- */
+
+PROGRAM_CODE(hop, "rdtsc in another page", "movl $0x40001000, %ecx", "jmp *%ecx", "");
+static const u8 stamp[] = {0x0f, 0x31, 0xcd, 0x80}; /* RDTSC; INT 80H */
+
+static void granted(void)
+{
+    u8 *second = page_alloc();
+    memcpy(second, stamp, sizeof stamp);
+    map32(program_space(), PROGRAM + 4096, (u32)second, P | U);
+    program_put(&hop);
+    for (u32 i = 0; i < 3; i++) {
+        program_run(0, 0);
+        check_eq(trap.vector, 0x80, "rdtsc, round %u: allowed", i);
+        WRITE_CR(4, READ_CR(4) | CR4_TSD);
+        program_run(0, 0);
+        check(trap.vector == 13 && trap.error == 0 && trap.eip == PROGRAM + 4096,
+              "rdtsc with TSD: vector %u at %X", trap.vector, trap.eip);
+        WRITE_CR(4, READ_CR(4) & ~CR4_TSD);
+    }
+}
+
 /* ---- Interrupts at any instruction of a loop that can tell ---- */
 
 PROGRAM_CODE(spin, "a loop",
@@ -196,6 +218,7 @@ void guest_main(void)
         exceptions(round);
     behind();
     own_flags();
+    granted();
     interrupted();
     fpu();
     exceptions(9);

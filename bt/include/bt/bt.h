@@ -108,6 +108,9 @@ bool bt_direct_written(struct bt_vcpu *v, uint64_t gpa);
 /* The next bt_run begins with one instruction by the interpreter: for what a native run cannot do. Needs a space that
  * was on. */
 void bt_direct_step(struct bt_vcpu *v);
+/* Which pages may run depends on a little of the guest's state (RDTSC and the like). When this number is another one,
+ * what followers were told about execution holds no longer: follow again. */
+unsigned bt_direct_grants(const struct bt_vcpu *v);
 /* Translated code goes on for so many transfers of control to pages that could be handed over. */
 void bt_direct_linger(struct bt_vcpu *v, unsigned transfers);
 const struct bt_direct_counts *bt_direct_stats(const struct bt_vcpu *v); /* NULL: never was on */
