@@ -44,12 +44,9 @@ int direct_create(struct vm *vm, struct host_err *err)
 
     if (vm->cfg.user == VM_USER_TRANSLATE || vm->cfg.engine != BT_TRANSLATE || vm->cfg.virtual_clock)
         return 0;
-    if (host_worlds_probe(&why) < 0) {
-        if (vm->cfg.user == VM_USER_DIRECT)
-            return host_fail(err, "--user direct is not possible here: %.400s", why.text);
-        fprintf(stderr, "ringlet: no direct execution, user code is translated: %s\n", why.text);
-        return 0;
-    }
+    /* auto finds out when it needs to: many guests never do */
+    if (vm->cfg.user == VM_USER_DIRECT && host_worlds_probe(&why) < 0)
+        return host_fail(err, "--user direct is not possible here: %.400s", why.text);
     d = calloc(1, sizeof(*d));
     if (!d)
         return host_fail(err, "no memory for direct execution");
@@ -164,8 +161,13 @@ static struct direct_world *direct_world_make(struct direct *d)
 
     if (!w || host_world_create(&w->host, &d->vm->ram, &d->vm->host, &err) < 0) {
         free(w);
-        direct_notice(d, "no more worlds for direct execution", err.text);
+        direct_notice(d,
+                      d->made ? "no more worlds for direct execution"
+                              : "no direct execution, user code is translated",
+                      err.text);
         d->max = d->made; /* do with what there is */
+        if (!d->made)
+            d->policy = VM_USER_TRANSLATE;
         return NULL;
     }
     rc_world_init(&w->segments);

@@ -23,6 +23,7 @@ struct direct_space {
     struct direct_world *world;
     uint64_t serial; /* spt_user_serial() this is about */
     bool on, barred; /* runs directly; never shall */
+    unsigned deaths; /* of its worlds */
     /* translated: when last seen running, the guest's returns to user mode until then, times found computing */
     uint64_t seen_ns, seen_returns;
     unsigned computing;
@@ -47,8 +48,7 @@ struct direct {
 };
 
 /* direct.c */
-int direct_create(struct vm *vm,
-                  struct host_err *err); /* vm->direct, or NULL when policy auto has to do without */
+int direct_create(struct vm *vm, struct host_err *err); /* vm->direct, or NULL: all is translated */
 void direct_destroy(struct vm *vm);
 void direct_reset(struct vm *vm); /* the machine's memory is about to be cleared */
 void direct_user_map(void *ctx, unsigned space, uint32_t gva, uint64_t gpa, uint64_t len, int prot);

@@ -8,6 +8,8 @@ enum { PF_WRITE = 2, PF_FETCH = 16 };
 /* The same page faults again and again at one instruction: the world cannot have it (too low an address). */
 enum { DIRECT_REPEATS = 3 };
 enum { DIRECT_LINGER = 8 };
+/* So many worlds of one address space may die before it has to do without. */
+enum { DIRECT_DEATHS = 3 };
 /* What a crossing costs the guest, there and back, and a mapping made on the way (measured; see the module's README). */
 enum { CROSSING_NS = 12000, MAPPING_NS = 4000 };
 
@@ -158,16 +160,25 @@ static enum direct_next direct_wild(struct direct *d)
     return direct_deliver(d);
 }
 
-/* Its memory is the guest's own and still there; its registers are lost, as if the program had jumped into nothing. */
-static enum direct_next direct_dead(struct direct *d, struct direct_world *w, const char *text)
+/* Its memory is the guest's own and still there. If it died before it ran, its registers are too: another world takes
+ * over, or none when they keep dying (the host has no mapping left, say). If it died while it ran, they are lost: the
+ * program gets what a jump into nothing gets. */
+static enum direct_next direct_dead(struct direct *d, struct direct_world *w,
+                                    const struct host_world_exit *ex)
 {
     struct vm *vm = d->vm;
+    struct direct_space *s = &d->space[w->space];
 
-    fprintf(stderr,
-            "ringlet: a world died (%s); the guest's program at %08x gets a general protection fault\n", text,
-            bt_cpu(vm->vcpu)->eip);
-    direct_bar(d, w->space, "its world died");
+    if (ex->ran)
+        fprintf(stderr,
+                "ringlet: a world died (%s); the guest's program at %08x gets a general protection fault\n",
+                ex->text, bt_cpu(vm->vcpu)->eip);
+    direct_say(d, "the world of space %u died: %s", w->space, ex->text);
+    if (ex->ran || ++s->deaths >= DIRECT_DEATHS)
+        direct_bar(d, w->space, "its world died");
     direct_world_lost(d, w);
+    if (!ex->ran)
+        return TO_BT;
     rc_raise_error(bt_cpu(vm->vcpu), RC_GP, 0);
     return direct_deliver(d);
 }
@@ -179,7 +190,7 @@ static enum direct_next direct_exit(struct direct *d, struct direct_world *w,
     enum rc_world_left left;
 
     if (ex->why == HOST_WORLD_DEAD)
-        return direct_dead(d, w, ex->text);
+        return direct_dead(d, w, ex);
     left = rc_world_leave(cpu, &w->segments, &d->state);
     if (left == RC_WORLD_FAULT) {
         d->vm->counts.world_wild++;

@@ -329,7 +329,8 @@ static int options_check(struct options *o, struct host_err *err)
 
 int options_parse(struct options *o, int argc, char *const *argv, struct host_err *err)
 {
-    *o = (struct options){.vm = {.memory = UINT64_C(512) << 20, .escape = true, .engine = BT_TRANSLATE}};
+    *o = (struct options){
+        .vm = {.memory = UINT64_C(512) << 20, .escape = true, .engine = BT_TRANSLATE, .user = VM_USER_AUTO}};
     for (int i = 0; i < argc; i++)
         if (options_one(o, argc, argv, &i, err) < 0)
             return -1;

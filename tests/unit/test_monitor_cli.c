@@ -60,6 +60,7 @@ static void defaults(void **state)
     assert_int_equal(o.vm.serial_count, 1);
     assert_int_equal(o.vm.serial[0].kind, DEV_CHR_STDIO);
     assert_int_equal(o.vm.engine, BT_TRANSLATE);
+    assert_int_equal(o.vm.user, VM_USER_AUTO);
     assert_true(o.vm.escape);
     assert_false(o.vm.no_reboot);
     assert_false(o.vm.verify);
