@@ -139,7 +139,8 @@ static struct world_call *last(struct host_world *w)
     return w->call_count ? &w->calls[w->call_count - 1] : NULL;
 }
 
-#define MAP_FLAGS ((uint64_t)(MAP_SHARED | MAP_FIXED))
+/* Populated: what is mapped here the guest uses already, and a page fault in the world costs more than its share of this. */
+#define MAP_FLAGS ((uint64_t)(MAP_SHARED | MAP_FIXED | MAP_POPULATE))
 
 /* The next page of the same run: one mmap does for both. */
 static bool extends(const struct world_call *call, uint32_t gva, uint64_t gpa, int prot)
