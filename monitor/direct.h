@@ -41,7 +41,6 @@ struct direct {
     struct host_world *volatile running; /* to be kicked when this thread is */
     struct host_world_state state;
     uint64_t sampled_ns; /* when somebody was last found in user mode */
-    uint64_t scan_ns;    /* spent on scanning, so far */
     uint32_t fault_eip, fault_gva, fault_repeats;
     bool noticed;
     FILE *trace;

@@ -26,7 +26,7 @@ enum {
     CREDIT_MAX_NS = 5000000,  /* nobody lives for ever on what was gained long ago */
     TRY_NS = 300000,          /* what a try costs beside the mappings */
     MAPS_GUESS = 200,
-    MAP_NS = 4000, /* a mapping call, and the page's first touch in there */
+    MAP_NS = 3000, /* a mapping call, and the page's first touch in there */
 };
 
 static const char *direct_policy_name(const struct direct *d)

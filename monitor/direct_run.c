@@ -10,8 +10,20 @@ enum { DIRECT_REPEATS = 3 };
 enum { DIRECT_LINGER = 8 };
 /* So many worlds of one address space may die before it has to do without. */
 enum { DIRECT_DEATHS = 3 };
-/* What a crossing costs the guest, there and back, and a mapping made on the way (measured; see the module's README). */
-enum { CROSSING_NS = 12000, MAPPING_NS = 4000 };
+/* What a crossing costs the guest, there and back; a mapping made on the way; a quarter of a page's scan. */
+enum { CROSSING_NS = 12000, MAPPING_NS = 3000, SCAN_NS = 40000 };
+
+/* Counters as they were before an entry. */
+struct direct_before {
+    uint64_t maps, hidden, scanned;
+};
+
+static uint64_t direct_scanned(const struct vm *vm)
+{
+    const struct bt_direct_counts *c = bt_direct_stats(vm->vcpu);
+
+    return c ? c->scanned : 0;
+}
 
 enum direct_next { GO_BACK, TO_BT };
 
@@ -64,11 +76,8 @@ static enum direct_next direct_fetch(struct direct *d, uint32_t gva)
     struct vm *vm = d->vm;
     struct spt *spt = bt_spt(vm->vcpu);
     struct spt_info info;
-    uint64_t before = vm_host_ns();
-    enum bt_direct_answer answer = bt_direct_page(vm->vcpu, gva, &info);
 
-    d->scan_ns += vm_host_ns() - before;
-    switch (answer) {
+    switch (bt_direct_page(vm->vcpu, gva, &info)) {
     case BT_DIRECT_FAULT:
         return direct_true_fault(d, &info);
     case BT_DIRECT_NO:
@@ -228,22 +237,29 @@ static bool direct_enter(struct direct *d, struct direct_world *w, struct host_w
     return go;
 }
 
-/* What of the time from one entry to the next is not the program's: the way there and back, mappings, scans. */
+/* What of the time from one entry to the next is not the program's: the way there and back, mappings, scans. A hidden
+ * fault and a scan are investments, which a later try finds made: they count for less. */
 static uint64_t direct_overhead(struct direct *d, struct direct_space *s, const struct host_world_exit *ex,
-                                uint64_t maps, uint64_t scan_ns)
+                                const struct direct_before *b)
 {
-    uint64_t done = d->vm->host.world_maps - maps;
+    struct vm *vm = d->vm;
+    uint64_t maps = vm->host.world_maps - b->maps, crossing = CROSSING_NS;
 
-    if (done > s->maps)
-        s->maps = (uint32_t)done; /* the first entry: all that was there */
-    return (ex->why == HOST_WORLD_KICK ? 0 : CROSSING_NS) + done * MAPPING_NS + d->scan_ns - scan_ns;
+    if (maps > s->maps)
+        s->maps = (uint32_t)maps; /* the first entry: all that was there */
+    if (ex->why == HOST_WORLD_KICK)
+        crossing = 0;
+    else if (vm->counts.world_hidden != b->hidden)
+        crossing /= 2;
+    return crossing + maps * MAPPING_NS + (direct_scanned(vm) - b->scanned) * SCAN_NS;
 }
 
 static enum direct_next direct_once(struct direct *d, struct direct_world *w)
 {
     struct vm *vm = d->vm;
     struct direct_space *s = &d->space[w->space];
-    uint64_t maps = vm->host.world_maps, scan_ns = d->scan_ns, before;
+    struct direct_before b = {vm->host.world_maps, vm->counts.world_hidden, direct_scanned(vm)};
+    uint64_t before;
     unsigned space = w->space;
     struct host_world_exit ex;
     enum direct_next next;
@@ -260,7 +276,7 @@ static enum direct_next direct_once(struct direct *d, struct direct_world *w)
     vm->counts.ns_direct += before;
     next = direct_exit(d, w, &ex);
     if (ex.why != HOST_WORLD_DEAD)
-        direct_judge(d, space, before, direct_overhead(d, s, &ex, maps, scan_ns));
+        direct_judge(d, space, before, direct_overhead(d, s, &ex, &b));
     return next;
 }
 
