@@ -452,6 +452,7 @@ bool bt_form_fault(struct bt_vcpu *v, uint64_t gpa, enum bt_form now)
         return false;
     f->back = (uint8_t)now;
     f->form = BT_FORM_SOFT;
+    f->worn = false;
     f->faults = f->idle = 0;
     return true;
 }
@@ -521,10 +522,20 @@ static bool look_missed(struct bt_vcpu *v, const struct bt_site *site, const str
     *heat = HEAT_FIRST; /* another block may count down the same word */
     for (unsigned i = 0; i < blk->site_count; i++) {
         const struct bt_site *s = &v->site[blk->site + i];
-        if (s->looks && v->forms[s->soft - 1].form == BT_FORM_SOFT)
-            soft_revert(&v->forms[s->soft - 1], 1, LOOK_DOUBTS);
+        struct bt_form_entry *f = &v->forms[s->soft - 1];
+        if (!s->looks || f->form != BT_FORM_SOFT)
+            continue;
+        if (blk->mode & RC_MODE_USER)
+            f->worn = true;
+        else
+            soft_revert(f, 1, LOOK_DOUBTS);
     }
     return true;
+}
+
+bool bt_form_worn(const struct bt_vcpu *v, uint64_t gpa)
+{
+    return form_slot(v, gpa)->worn; /* an empty slot is all zero */
 }
 
 /* A soft site was executed by a callout. True: its block is to be translated anew, with windows. */

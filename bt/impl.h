@@ -205,6 +205,7 @@ struct bt_vcpu {
         uint8_t back;    /* SOFT: the form to go back to */
         uint8_t strikes; /* stores that hit translated code */
         uint8_t reverts; /* how often SOFT was taken back: the next time comes later */
+        bool worn;       /* SOFT user code: has looked so often that it is to probe instead */
         uint16_t faults; /* window faults that one page would have served */
         uint16_t idle;   /* SOFT: executions a window would have served for nothing */
     } * forms;
@@ -415,6 +416,7 @@ unsigned bt_form_strike(struct bt_vcpu *v, uint64_t gpa);
 bool bt_form_divided(struct bt_vcpu *v, uint64_t gpa, bool faulted);
 uint32_t bt_form_row(const struct bt_vcpu *v, uint64_t gpa); /* number + 1, 0: none */
 bool bt_form_fault(struct bt_vcpu *v, uint64_t gpa, enum bt_form now);
+bool bt_form_worn(const struct bt_vcpu *v, uint64_t gpa);
 void bt_form_soft_right(struct bt_vcpu *v, uint32_t row);
 void bt_form_soft_hot(struct bt_vcpu *v, uint64_t gpa);
 struct bt_soft_use {    /* what a SOFT site touched */

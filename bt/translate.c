@@ -152,7 +152,7 @@ static void emit_insn(struct tx *t)
     if (!tx_esp_aware(t, kind))
         tx_esp_settle(t); /* before the row: a DUAL site is run again from there */
     add_row(t);
-    if (t->form == BT_FORM_SOFT && tx_probed(t, plain))
+    if (t->form == BT_FORM_SOFT && !tx_soft_possible(t, plain) && tx_probed(t, plain))
         return;
     uint32_t start = t->e.at;
     int esp = t->esp;

@@ -11,20 +11,19 @@
  * operand's last byte, so that one in two pages is never found. What is not found goes to the callout, whose
  * interpreter walks, fills the table, and delivers the page fault if there is one.
  *
- * That is for kernel code: its pages (a kmap slot, a page of a process that has just begun) are gone again soon.
- * User code stays with its pages longer, and probes what its window shows instead: see probe.c.
- *
  * A window would serve a page that is used again and again for less. The block's first site counts its own
- * executions down; pages that no window shows pay in. When the account is empty, the sites go back to windows.
+ * executions down; pages that no window shows pay in. When the account is empty, kernel code goes back to windows;
+ * user code, which stays with its pages, probes what its window shows by then: see probe.c.
 :*/
 bool tx_soft_possible(const struct tx *t, enum tx_kind kind)
 {
     const struct bt_insn *i = &t->insn;
     /* bit tests of a register reach far beyond their operand */
     bool bits = i->map == ZYDIS_OPCODE_MAP_0F && (i->opcode & 0xe7) == 0xa3;
-    return t->form == BT_FORM_SOFT && t->v->bmi2 && !(t->mode & RC_MODE_USER) &&
+    return t->form == BT_FORM_SOFT && t->v->bmi2 &&
            (kind == TX_COPY || kind == TX_MOFFS || kind == TX_JMP_RM) && i->is_mem && i->asz == 4 && !bits &&
-           i->mem_size >= 1 && i->mem_size <= 16 && tx_seg_flat(t, i->seg);
+           i->mem_size >= 1 && i->mem_size <= 16 && tx_seg_flat(t, i->seg) &&
+           !((t->mode & RC_MODE_USER) && bt_form_worn(t->v, t->gpa));
 }
 
 static void r15_op(struct emit *e, const uint8_t *op, unsigned n, uint32_t disp)
