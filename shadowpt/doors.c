@@ -109,10 +109,18 @@ static void tlb_fill(struct spt *s, uint32_t gva, const struct spt_walk *w, uint
         trace_insert(s, gva, w, user | TLB_WRITE);
 }
 
+/* Known to be a device, or traced still: a page table that was given back is written by string stores next. */
+static bool never_direct(const struct spt *s, uint32_t gva, uint32_t access)
+{
+    const struct tlb_gpa *t =
+        (access & (SPT_WRITE | SPT_EXEC)) == SPT_WRITE ? trace_hit(s, gva, 1, access >> 1) : NULL;
+    return t && (!frame_is_ram(s, t->gpa >> PAGE_SHIFT) || s->phys[t->gpa >> PAGE_SHIFT].trace);
+}
+
 static __attribute__((noinline)) void *ptr_miss(struct spt *s, uint32_t gva, unsigned len, uint32_t access)
 {
     struct spt_walk w;
-    if ((access & (SPT_WRITE | SPT_EXEC)) == SPT_WRITE && trace_hit(s, gva, 1, access >> 1))
+    if (never_direct(s, gva, access))
         return NULL;
     if (len > PAGE_SIZE || (gva & (PAGE_SIZE - 1)) + len > PAGE_SIZE ||
         !spt_walk(s->ram, &s->paging, gva, access, &w) || !frame_is_ram(s, w.gpa >> PAGE_SHIFT))
