@@ -17,8 +17,10 @@ PROGRAM_CODE(kernel_read, "read of the kernel's page", "", "movl 0x00100000, %ea
 PROGRAM_CODE(kernel_write, "write to the kernel's page", "", "movl %eax, 0x00100000", RETURN);
 PROGRAM_CODE(text_write, "write to its text", "", "movl %eax, 0x40000800", RETURN);
 PROGRAM_CODE(crossing, "write over the end", "movl $0x55667788, %eax", "movl %eax, 0x40011ffe", RETURN);
-PROGRAM_CODE(bounds, "bound", "movl $9, %eax; movl $0, 0x40010000; movl $5, 0x40010004",
-             "boundl %eax, 0x40010000", RETURN);
+PROGRAM_CODE(
+    bounds, "bound", "movl $9, %eax; movl $0, 0x40010000; movl $5, 0x40010004",
+    ".byte 0x62, 0x05; .long 0x40010000" /* bound %eax, 0x40010000: assemblers disagree on its suffix */,
+    RETURN);
 PROGRAM_CODE(unaligned, "MOVAPS unaligned", "movl $0x40010004, %eax", "movaps (%eax), %xmm0", RETURN);
 PROGRAM_CODE(string, "rep stosl over the end",
              "movl $0x40010ff0, %edi; movl $2000, %ecx; movl $0x1234, %eax; cld", "rep stosl", RETURN);
