@@ -206,7 +206,8 @@ static unsigned looseness(const struct oracle *o, const struct oracle_case *c, c
     struct bt_insn i;
     if (!stopped_at(o, c, r, &i))
         return 0;
-    if (i.seg != RC_DS && beyond_4g(&i, r))
+    /* In DS this CPU does fault as the limit demands, but for FBSTP, whose first eight bytes miss their page before. */
+    if ((i.seg != RC_DS || i.mnemonic == ZYDIS_MNEMONIC_FBSTP) && beyond_4g(&i, r))
         return LOOSE_ALL;
     for (unsigned k = 0; k < sizeof loose / sizeof *loose; k++)
         if (loose[k].mnemonic == i.mnemonic)
