@@ -44,6 +44,9 @@ int host_window_init(struct host_window *w, const struct host_ram *ram, struct h
     /* Ask for one alignment unit more than needed, then give back what sticks out at both ends. */
     uint64_t asked = RESERVATION + HOST_WINDOW_SIZE;
     uint8_t *raw = mmap(NULL, asked, PROT_NONE, EMPTY_FLAGS, -1, 0);
+    if (raw == MAP_FAILED &&
+        !err) /* strerror is libc, which is not to be called with a guest's registers about */
+        return -1;
     if (raw == MAP_FAILED)
         return host_fail(
             err,

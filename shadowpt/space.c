@@ -12,33 +12,19 @@ static bool paging_mode_differs(const struct spt_paging *a, const struct spt_pag
 
 /* ---- Life ---- */
 
-static struct space *space_alloc(struct spt *s, unsigned number)
+/* A MOV to CR3 gets here while the guest's vector registers are in the CPU, so nothing of libc is called: memory was set
+ * aside by spt_create, and the host is not asked for the reason when it has no address space left. */
+static struct space *space_make(struct spt *s, unsigned number)
 {
-    struct space *sp = calloc(1, sizeof(*sp));
-    if (!sp)
-        return NULL;
+    struct space *sp = &s->space_pool[number];
     LIST_INIT(&sp->leaves);
     LIST_INIT(&sp->stale);
     sp->number = (uint16_t)number;
-    struct host_err ignored;
-    if (!s->cfg.no_windows && host_window_init(&sp->window, s->ram, s->cfg.counts, &ignored) != 0) {
-        free(sp);
+    if (!s->cfg.no_windows && host_window_init(&sp->window, s->ram, s->cfg.counts, NULL) != 0)
         return NULL;
-    }
     sp->has_window = !s->cfg.no_windows;
     s->maps += sp->has_window ? 2 : 0;
     s->space[number] = sp;
-    return sp;
-}
-
-/* A MOV to CR3 gets here while the guest's x87 and XMM registers are in the CPU. This module does not use
- * them, but libc's allocator does (calloc clears with vector stores). */
-static struct space *space_make(struct spt *s, unsigned number)
-{
-    uint8_t guest[512] __attribute__((aligned(16)));
-    __asm__ volatile("fxsave64 %0" : "=m"(guest));
-    struct space *sp = space_alloc(s, number);
-    __asm__ volatile("fxrstor64 %0" : : "m"(guest));
     return sp;
 }
 
@@ -282,7 +268,8 @@ static int spt_allocate(struct spt *s)
     s->leaf = calloc(LEAF_MAX, sizeof(*s->leaf));
     s->pt = calloc(PT_MAX, sizeof(*s->pt));
     s->phys = calloc(s->frames, sizeof(*s->phys));
-    return s->leaf && s->pt && s->phys ? 0 : -1;
+    s->space_pool = calloc(s->cfg.max_user_spaces + 1, sizeof(*s->space_pool));
+    return s->leaf && s->pt && s->phys && s->space_pool ? 0 : -1;
 }
 
 int spt_create(struct spt **out, const struct spt_config *cfg, struct host_err *err)
@@ -326,11 +313,10 @@ void spt_destroy(struct spt *s)
 {
     if (!s)
         return;
-    for (unsigned i = 0; i < SPT_MAX_SPACES; ++i) {
+    for (unsigned i = 0; i < SPT_MAX_SPACES; ++i)
         if (s->space[i] && s->space[i]->has_window)
             host_window_finish(&s->space[i]->window);
-        free(s->space[i]);
-    }
+    free(s->space_pool);
     free(s->leaf);
     free(s->pt);
     free(s->phys);

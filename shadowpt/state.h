@@ -155,6 +155,7 @@ struct spt {
     struct pt_page *pt;
     uint32_t pt_touched, pt_free, pt_pinned, pt_count;
 
+    struct space *space_pool; /* by number, made or not */
     struct space *space[SPT_MAX_SPACES];
     struct space *kernel, *cur; /* cur: NULL while paging is off */
     struct space_queue live, free_spaces;

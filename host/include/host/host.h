@@ -51,6 +51,7 @@ struct host_window {
     const struct host_ram *ram;
     struct host_counts *counts;
 };
+/* With err NULL async-signal-safe, and without vector registers, as the calls below are. */
 int host_window_init(struct host_window *w, const struct host_ram *ram, struct host_counts *counts,
                      struct host_err *err);
 void host_window_finish(struct host_window *w);
