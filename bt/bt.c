@@ -75,12 +75,9 @@ static uint64_t on_tsc(void *ctx)
 
 static int create_spt(struct bt_vcpu *v, struct host_err *err)
 {
-    struct host_features f;
-    unsigned max_maps = v->cfg.max_maps;
-    if (!max_maps) {
-        host_features_probe(&f);
-        max_maps = f.max_map_count > 8192 ? f.max_map_count - 4096 : f.max_map_count / 2;
-    }
+    unsigned max_maps = v->cfg.max_maps, host = host_max_map_count();
+    if (!max_maps)
+        max_maps = host > 8192 ? host - 4096 : host / 2;
     struct spt_config sc = {
         .ram = v->cfg.ram,
         .counts = v->cfg.counts,
@@ -305,7 +302,7 @@ static uint32_t lookup(struct bt_vcpu *v, uint32_t mode, unsigned *space)
 static void chain(struct bt_vcpu *v, uint32_t b, uint32_t mode, unsigned space)
 {
     /* code that may run natively shall come back here soon, so no chain leads into it */
-    if (v->unchained || (v->direct && bt_direct_owns(v, space, v->block[b].gpa)))
+    if (v->unchained || bt_direct_owns(v, space, v->block[b].gpa))
         return;
     if (v->leave_reason == BT_LEAVE_LINK && !v->block[v->link[v->leave_link].block].dead) {
         struct bt_link *l = &v->link[v->leave_link];
@@ -319,8 +316,7 @@ static void chain(struct bt_vcpu *v, uint32_t b, uint32_t mode, unsigned space)
         }
         bt_cache_link_by_table(v, v->leave_link);
     }
-    if (bt_dispatch_tabled(v, mode, space, b))
-        bt_jtab_set(v, mode & RC_MODE_USER ? spt_user_space(v->spt) : SPT_KERNEL_SPACE, b);
+    bt_dispatch_set(v, mode, space, b);
 }
 
 static unsigned retired_by(const struct bt_vcpu *v)

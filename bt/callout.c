@@ -48,6 +48,12 @@ static uint32_t soft_frame(struct bt_vcpu *v, uint32_t gva)
     return p ? (uint32_t)((p - v->cfg.ram->base) / HOST_PAGE) + 1 : 0;
 }
 
+static void translate_anew(struct bt_vcpu *v, const struct bt_site *site)
+{
+    v->drop_block = site->block;
+    v->leave_pending = true;
+}
+
 static void soft_account(struct bt_vcpu *v, const struct bt_site *site, struct bt_soft_use *u)
 {
     if (site->probe) {
@@ -56,19 +62,15 @@ static void soft_account(struct bt_vcpu *v, const struct bt_site *site, struct b
         return;
     }
     u->frames = soft_frame(v, u->gva) ^ soft_frame(v, u->gva2) * 2654435761u;
-    if (!bt_form_soft_used(v, site, u))
-        return;
-    v->drop_block = site->block;
-    v->leave_pending = true;
+    if (bt_form_soft_used(v, site, u))
+        translate_anew(v, site);
 }
 
 static void divide_account(struct bt_vcpu *v, const struct bt_site *site, bool faulted)
 {
     const struct bt_block *blk = &v->block[site->block];
-    if (!bt_form_divided(v, blk->gpa + (site->eip - blk->eip), faulted))
-        return;
-    v->drop_block = site->block;
-    v->leave_pending = true;
+    if (bt_form_divided(v, blk->gpa + (site->eip - blk->eip), faulted))
+        translate_anew(v, site);
 }
 
 /* The instructions that go from ring to ring, without the interpreter around them: nothing it does between

@@ -88,7 +88,7 @@ const struct bt_direct_counts *bt_direct_stats(const struct bt_vcpu *v)
 /* ---- Pages ---- */
 
 /* What the guest's state grants now of what pages may need. */
-static unsigned granted(const struct bt_vcpu *v)
+unsigned bt_direct_grants(const struct bt_vcpu *v)
 {
     enum { BMI = 1 << 3 | 1 << 8 }; /* BMI1 and BMI2 */
     bool tsc = !v->cpu.tsc_offset && !(v->cpu.cr4 & RC_CR4_TSD) && !v->cfg.clock->is_virtual;
@@ -96,14 +96,9 @@ static unsigned granted(const struct bt_vcpu *v)
     return (tsc ? BT_NEED_TSC : 0) | (v->cpu.avx ? BT_NEED_AVX : 0) | (bmi ? BT_NEED_BMI : 0);
 }
 
-unsigned bt_direct_grants(const struct bt_vcpu *v)
-{
-    return granted(v);
-}
-
 static bool may_run(const struct bt_vcpu *v, const struct bt_direct_page *p)
 {
-    return p && p->state == PAGE_MAY_RUN && !(p->needs & ~granted(v));
+    return p && p->state == PAGE_MAY_RUN && !(p->needs & ~bt_direct_grants(v));
 }
 
 static void trace_page(const struct bt_vcpu *v, uint64_t gpa, const char *what, const char *why)
@@ -286,7 +281,7 @@ bool bt_direct_wanted(struct bt_vcpu *v, uint32_t mode)
 
 bool bt_direct_owns(const struct bt_vcpu *v, unsigned space, uint64_t gpa)
 {
-    return v->direct->on[space] && may_run(v, page_of(v, gpa));
+    return v->direct && v->direct->on[space] && may_run(v, page_of(v, gpa));
 }
 
 /* ---- What shadowpt tells a follower, on its way up ---- */

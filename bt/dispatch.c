@@ -106,6 +106,14 @@ static bool must_look(struct bt_vcpu *v)
            cpu->irq_shadow || cpu->halted || cpu->shutdown || (cpu->iflag && v->cfg.ops.intr(v->cfg.ops.ctx));
 }
 
+static uint64_t go(struct bt_vcpu *v, uint32_t entry)
+{
+    v->cpu.eflags &= ~(uint32_t)RC_RF; /* as in run_block */
+    bt_flags_to_host(v);
+    v->counts.dispatched++;
+    return (uint64_t)(v->arena.rx + entry);
+}
+
 /*T:312 From ring to ring without leaving
  *
  * A system call is two changes of the mode: INT, IRET. Going back to bt_run for each would be right and slow: it delivers
@@ -131,10 +139,7 @@ uint64_t bt_dispatch(struct bt_vcpu *v)
     bt_dispatch_windows(v, mode, t);
     if (v->gsbase != gsbase) /* expensive */
         __asm__ volatile("wrgsbase %0" : : "r"(v->gsbase));
-    cpu->eflags &= ~(uint32_t)RC_RF; /* as in run_block */
-    bt_flags_to_host(v);
-    v->counts.dispatched++;
-    return (uint64_t)(v->arena.rx + entry);
+    return go(v, entry);
 }
 
 /* The other side was left by the way it is entered again, with nothing in between that could move windows. */
@@ -160,17 +165,16 @@ uint64_t bt_dispatch_cross(struct bt_vcpu *v)
         __asm__ volatile("wrgsbase %0" : : "r"(to->window));
     }
     v->entered_mode = mode;
-    cpu->eflags &= ~(uint32_t)RC_RF;
-    bt_flags_to_host(v);
-    v->counts.dispatched++;
-    return (uint64_t)(v->arena.rx + entry);
+    return go(v, entry);
 }
 
-/* Code in user pages that runs with supervisor rights is found each time; code that may run natively leaves here. */
-bool bt_dispatch_tabled(struct bt_vcpu *v, uint32_t mode, unsigned space, uint32_t b)
+/* Code in user pages that runs with supervisor rights is found each time. */
+bool bt_dispatch_set(struct bt_vcpu *v, uint32_t mode, unsigned space, uint32_t b)
 {
-    return ((mode & RC_MODE_USER) || space == SPT_KERNEL_SPACE) &&
-           !(v->direct && bt_direct_owns(v, space, v->block[b].gpa));
+    if (!(mode & RC_MODE_USER) && space != SPT_KERNEL_SPACE)
+        return false;
+    bt_jtab_set(v, jtab_space(v, mode), b);
+    return true;
 }
 
 /* The jump table had nothing, or another block, for cpu.eip. A big program has more code than the table has rows; its
@@ -185,9 +189,9 @@ uint64_t bt_dispatch_miss(struct bt_vcpu *v)
         !spt_fetch(v->spt, eip, SPT_EXEC | (mode & RC_MODE_USER ? SPT_USER : 0), &gpa, &space, &info))
         return BT_GO_OUT;
     uint32_t b = bt_cache_find(v, gpa, eip, mode);
-    if (!b || v->block[b].gpa2 || !bt_dispatch_tabled(v, mode, space, b) || must_look(v))
+    if (!b || v->block[b].gpa2 || v->leave_pending || bt_direct_owns(v, space, gpa) ||
+        !bt_dispatch_set(v, mode, space, b))
         return BT_GO_OUT;
-    bt_jtab_set(v, mode & RC_MODE_USER ? spt_user_space(v->spt) : SPT_KERNEL_SPACE, b);
     v->counts.found++;
     return (uint64_t)(v->arena.rx + v->block[b].main);
 }

@@ -444,7 +444,8 @@ struct bt_jtab *bt_dispatch_jtab(struct bt_vcpu *v, uint32_t mode); /* NULL: no 
 void bt_dispatch_account(struct bt_vcpu *v, uint64_t *bucket);
 void bt_dispatch_divide(struct bt_vcpu *v); /* add what was sampled to the counters */
 void bt_dispatch_windows(struct bt_vcpu *v, uint32_t mode, const struct bt_jtab *t);
-bool bt_dispatch_tabled(struct bt_vcpu *v, uint32_t mode, unsigned space, uint32_t b);
+/* Into the jump table; false: such code is found each time. */
+bool bt_dispatch_set(struct bt_vcpu *v, uint32_t mode, unsigned space, uint32_t b);
 uint64_t bt_dispatch_miss(struct bt_vcpu *v); /* called from emitted code */
 /* bt_dispatch for what changes nothing but CPL, segments, flags, EIP and ESP. */
 uint64_t bt_dispatch_cross(struct bt_vcpu *v);

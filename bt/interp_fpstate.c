@@ -13,13 +13,13 @@ static uint32_t guest_pointer(const uint8_t *p)
     return v >> 32 ? 0 : (uint32_t)v;
 }
 
-/* #GP(0) unless 16-byte aligned (vol. 2 FXSAVE). */
-static bool aligned16(struct bt_interp *in, const struct bt_insn *i, uint32_t off, bool write)
+bool bt_fpu_aligned(struct bt_interp *in, const struct bt_insn *i, uint32_t off, unsigned len, unsigned to,
+                    bool write)
 {
     uint32_t lin;
-    if (rc_linear(in->cpu, i->seg, off, 512, write, &lin) != RC_OK)
+    if (rc_linear(in->cpu, i->seg, off, len, write, &lin) != RC_OK)
         return false;
-    if (lin & 15) {
+    if (lin & (to - 1)) {
         rc_raise_error(in->cpu, RC_GP, 0);
         return false;
     }
@@ -77,7 +77,7 @@ enum bt_step bt_fpu_fxsave(struct bt_interp *in, const struct bt_insn *i)
 {
     uint32_t off = bt_ea(in, i);
     uint8_t image[BT_FX_END32];
-    if (!aligned16(in, i, off, true) || !bt_check_rmw(in, i->seg, off, 512))
+    if (!bt_fpu_aligned(in, i, off, 512, 16, true) || !bt_check_rmw(in, i->seg, off, 512))
         return BT_STEP_FAULT;
     bt_fpu_image32(in->cpu, image);
     return bt_write_bytes(in, i->seg, off, image, sizeof image) ? BT_STEP_OK : BT_STEP_FAULT;
@@ -87,7 +87,7 @@ enum bt_step bt_fpu_fxrstor(struct bt_interp *in, const struct bt_insn *i)
 {
     uint32_t off = bt_ea(in, i);
     uint8_t image[512];
-    if (!aligned16(in, i, off, false) || !bt_read_bytes(in, i->seg, off, image, sizeof image))
+    if (!bt_fpu_aligned(in, i, off, 512, 16, false) || !bt_read_bytes(in, i->seg, off, image, sizeof image))
         return BT_STEP_FAULT;
     if (bt_load(image + BT_FX_MXCSR, 4) & ~(uint32_t)BT_MXCSR_VALID)
         return bt_raise0(in, RC_GP);

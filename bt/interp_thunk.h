@@ -44,6 +44,10 @@ void bt_fpu_x87_from32(struct rc_cpu *cpu, const uint8_t *image);
 void bt_fpu_x87_init(struct rc_cpu *cpu);
 
 /* interp_fpstate.c: instructions that move FPU state and are not run as themselves */
+/* May len bytes at off be accessed, as far as segments say, and is their address a multiple of `to`? Else the fault is
+ * raised (#GP(0): vol. 2 FXSAVE, XSAVE). */
+bool bt_fpu_aligned(struct bt_interp *in, const struct bt_insn *i, uint32_t off, unsigned len, unsigned to,
+                    bool write);
 enum bt_step bt_fpu_fxsave(struct bt_interp *in, const struct bt_insn *i);
 enum bt_step bt_fpu_fxrstor(struct bt_interp *in, const struct bt_insn *i);
 enum bt_step bt_fpu_mxcsr(struct bt_interp *in, const struct bt_insn *i);

@@ -18,19 +18,6 @@ static uint32_t requested(const struct rc_cpu *cpu)
     return cpu->xcr0 & cpu->gpr[RC_EAX];
 }
 
-/* All 64-byte areas; #GP(0) otherwise. */
-static bool aligned64(struct bt_interp *in, const struct bt_insn *i, uint32_t off, bool write)
-{
-    uint32_t lin;
-    if (rc_linear(in->cpu, i->seg, off, 1, write, &lin) != RC_OK)
-        return false;
-    if (lin & 63) {
-        rc_raise_error(in->cpu, RC_GP, 0);
-        return false;
-    }
-    return true;
-}
-
 /* What is in use is told from the registers, so that it does not depend on which engine ran before. x87 and SSE may
  * always be called in use (vol. 1 13.6). */
 static uint32_t in_use(const struct rc_cpu *cpu)
@@ -92,7 +79,7 @@ enum bt_step bt_fpu_xsave(struct bt_interp *in, const struct bt_insn *i)
     uint32_t saved = i->mnemonic == ZYDIS_MNEMONIC_XSAVEOPT ? rfbm & used : rfbm;
     if (save_fast(in, i, off, rfbm, saved, used))
         return BT_STEP_OK;
-    if (!aligned64(in, i, off, true) || !bt_check_rmw(in, i->seg, off, HEADER) ||
+    if (!bt_fpu_aligned(in, i, off, 1, 64, true) || !bt_check_rmw(in, i->seg, off, HEADER) ||
         !bt_check_rmw(in, i->seg, off + HEADER, RC_XSAVE_HEADER_END - HEADER) ||
         ((saved & RC_XCR0_AVX) && !bt_check_rmw(in, i->seg, off + RC_XSAVE_YMM_HIGH, YMM_BYTES32)) ||
         !bt_read(in, i->seg, off + HEADER, 4, &bv))
@@ -148,7 +135,7 @@ static const uint8_t *area_in(struct bt_interp *in, const struct bt_insn *i, uin
     const uint8_t *p = bt_fast(in, i->seg, off, AREA_BYTES32, SPT_READ);
     if (p && !((uintptr_t)p & 63))
         return p;
-    if (!aligned64(in, i, off, false) || !bt_read_bytes(in, i->seg, off, copy, BT_FX_END32) ||
+    if (!bt_fpu_aligned(in, i, off, 1, 64, false) || !bt_read_bytes(in, i->seg, off, copy, BT_FX_END32) ||
         !bt_read_bytes(in, i->seg, off + HEADER, copy + HEADER, HEADER_BYTES))
         return NULL;
     if (header_valid(in->cpu, copy + HEADER) && (rfbm & bt_load(copy + HEADER, 4) & RC_XCR0_AVX) &&

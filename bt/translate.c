@@ -164,7 +164,9 @@ static void emit_insn(struct tx *t)
         t->e.at = start;
         t->esp = esp;
     }
-    if (!tx_plain(t, kind)) { /* nothing that may fail has a reloc */
+    if (tx_plain(t, kind)) {
+        tx_soft_come_here(t);
+    } else { /* nothing that may fail has a reloc */
         t->e.at = start;
         t->esp = esp;
         tx_callout(t);

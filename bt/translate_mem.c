@@ -187,7 +187,6 @@ bool tx_emit_op(struct tx *t, const struct tx_op *op)
         break;
     }
     ebytes(e, op->imm, op->imm_len);
-    tx_soft_come_here(t);
     return true;
 }
 
@@ -251,9 +250,9 @@ static bool copy_high_byte(struct tx *t)
     unsigned low = i->reg == 5 ? E_RDX : E_RCX, op = i->opcode;
     if (i->map != ZYDIS_OPCODE_MAP_DEFAULT || !i->is_mem || i->reg < 4 || i->lock)
         return false;
-    if (t->form == BT_FORM_SOFT) /* looking takes r10, and its callout does the whole instruction */
-        return false;
-    if (op == 0x88) { /* MOV m8, AH-BH */
+    if (op == 0x88) {                /* MOV m8, AH-BH */
+        if (t->form == BT_FORM_SOFT) /* looking takes r10 */
+            return false;
         e_mov(e, true, E_R11, low);
         EB(e, 0x88, 0xc0 | i->reg << 3 | low);
         e_mov(e, false, E_R10, low);

@@ -70,7 +70,7 @@ static bool probe_worlds(char *why, size_t room)
     return here;
 }
 
-static unsigned read_max_map_count(void)
+unsigned host_max_map_count(void)
 {
     unsigned value = 65530; /* the kernel's default, should /proc be missing */
     FILE *f = fopen("/proc/sys/vm/max_map_count", "re");
@@ -125,7 +125,7 @@ void host_features_probe(struct host_features *f)
     f->seccomp = probe_seccomp(SECCOMP_RET_TRAP);
     f->seccomp_notify = probe_seccomp(SECCOMP_RET_USER_NOTIF);
     f->worlds = probe_worlds(f->worlds_error, sizeof(f->worlds_error));
-    f->max_map_count = read_max_map_count();
+    f->max_map_count = host_max_map_count();
     f->cpus = count_cpus();
     read_cpu_name(f->cpu_name);
     if (uname(&name) == 0)

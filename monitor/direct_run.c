@@ -90,7 +90,7 @@ static enum direct_next direct_fetch(struct direct *d, uint32_t gva)
     }
     vm->counts.world_hidden++;
     if (direct_stuck(d, gva) ||
-        (!spt_user_shows(spt, gva) && spt_fault(spt, true, gva, SPT_USER, &info) != SPT_RETRY))
+        (!spt_user_grants(spt, gva, false) && spt_fault(spt, true, gva, SPT_USER, &info) != SPT_RETRY))
         return direct_interpret(d);
     return GO_BACK;
 }

@@ -102,13 +102,6 @@ uint64_t spt_user_serial(const struct spt *s)
     return s->cur ? s->cur->serial : 0;
 }
 
-bool spt_user_shows(const struct spt *s, uint32_t gva)
-{
-    unsigned slot = gva >> LEAF_SHIFT;
-    return s->cur && s->cur->leaf[slot] &&
-           shown(s->leaf[s->cur->leaf[slot]].e[gva >> PAGE_SHIFT & (LEAF_PAGES - 1)].v);
-}
-
 bool spt_user_grants(const struct spt *s, uint32_t gva, bool write)
 {
     unsigned slot = gva >> LEAF_SHIFT;

@@ -16,20 +16,6 @@
 #include <time.h>
 #include <unistd.h>
 
-static int setup(void **state)
-{
-    static struct rig rig;
-    rig_init(&rig);
-    *state = &rig;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    rig_finish(*state);
-    return 0;
-}
-
 /* ---- Plain code ---- */
 
 PROGRAM(int80, "mov $0x11223344, %ebx\n int $0x80");
@@ -882,36 +868,37 @@ static void without_help_from_the_scheduler(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(a_system_call_leaves_every_register, setup, teardown),
-        cmocka_unit_test_setup_teardown(any_eax_is_a_system_call, setup, teardown),
-        cmocka_unit_test_setup_teardown(arithmetic, setup, teardown),
-        cmocka_unit_test_setup_teardown(memory_is_guest_ram, setup, teardown),
-        cmocka_unit_test_setup_teardown(flags_go_in_and_out, setup, teardown),
-        cmocka_unit_test_setup_teardown(exceptions_are_exact, setup, teardown),
-        cmocka_unit_test_setup_teardown(alignment_check, setup, teardown),
-        cmocka_unit_test_setup_teardown(icebp_is_a_debug_trap, setup, teardown),
-        cmocka_unit_test_setup_teardown(single_step, setup, teardown),
-        cmocka_unit_test_setup_teardown(a_thread_pointer, setup, teardown),
-        cmocka_unit_test_setup_teardown(segment_faults, setup, teardown),
-        cmocka_unit_test_setup_teardown(sixteen_bit_segments, setup, teardown),
-        cmocka_unit_test_setup_teardown(segments_the_host_refuses, setup, teardown),
-        cmocka_unit_test_setup_teardown(an_entry_with_a_wrong_selector_is_refused, setup, teardown),
-        cmocka_unit_test_setup_teardown(fpu_state_crosses, setup, teardown),
-        cmocka_unit_test_setup_teardown(upper_halves_cross, setup, teardown),
-        cmocka_unit_test_setup_teardown(nothing_crosses_beyond_avx, setup, teardown),
-        cmocka_unit_test_setup_teardown(odd_fpu_images_are_taken_as_far_as_they_make_sense, setup, teardown),
-        cmocka_unit_test_setup_teardown(a_page_that_goes_away_faults, setup, teardown),
-        cmocka_unit_test_setup_teardown(reset_leaves_nothing, setup, teardown),
-        cmocka_unit_test_setup_teardown(neighbours_are_one_mapping, setup, teardown),
-        cmocka_unit_test_setup_teardown(a_queue_of_any_length, setup, teardown),
-        cmocka_unit_test_setup_teardown(nonsense_is_not_mapped, setup, teardown),
-        cmocka_unit_test_setup_teardown(both_ends_of_the_address_space, setup, teardown),
-        cmocka_unit_test_setup_teardown(memory_the_host_does_not_have, setup, teardown),
-        cmocka_unit_test_setup_teardown(a_kick_stops_an_endless_loop, setup, teardown),
-        cmocka_unit_test_setup_teardown(a_kick_of_the_thread_is_one_of_the_world, setup, teardown),
-        cmocka_unit_test_setup_teardown(an_early_kick_is_not_lost, setup, teardown),
-        cmocka_unit_test_setup_teardown(kicks_at_any_time_change_nothing, setup, teardown),
-        cmocka_unit_test_setup_teardown(worlds_do_not_meet, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_system_call_leaves_every_register, rig_setup, rig_teardown),
+        cmocka_unit_test_setup_teardown(any_eax_is_a_system_call, rig_setup, rig_teardown),
+        cmocka_unit_test_setup_teardown(arithmetic, rig_setup, rig_teardown),
+        cmocka_unit_test_setup_teardown(memory_is_guest_ram, rig_setup, rig_teardown),
+        cmocka_unit_test_setup_teardown(flags_go_in_and_out, rig_setup, rig_teardown),
+        cmocka_unit_test_setup_teardown(exceptions_are_exact, rig_setup, rig_teardown),
+        cmocka_unit_test_setup_teardown(alignment_check, rig_setup, rig_teardown),
+        cmocka_unit_test_setup_teardown(icebp_is_a_debug_trap, rig_setup, rig_teardown),
+        cmocka_unit_test_setup_teardown(single_step, rig_setup, rig_teardown),
+        cmocka_unit_test_setup_teardown(a_thread_pointer, rig_setup, rig_teardown),
+        cmocka_unit_test_setup_teardown(segment_faults, rig_setup, rig_teardown),
+        cmocka_unit_test_setup_teardown(sixteen_bit_segments, rig_setup, rig_teardown),
+        cmocka_unit_test_setup_teardown(segments_the_host_refuses, rig_setup, rig_teardown),
+        cmocka_unit_test_setup_teardown(an_entry_with_a_wrong_selector_is_refused, rig_setup, rig_teardown),
+        cmocka_unit_test_setup_teardown(fpu_state_crosses, rig_setup, rig_teardown),
+        cmocka_unit_test_setup_teardown(upper_halves_cross, rig_setup, rig_teardown),
+        cmocka_unit_test_setup_teardown(nothing_crosses_beyond_avx, rig_setup, rig_teardown),
+        cmocka_unit_test_setup_teardown(odd_fpu_images_are_taken_as_far_as_they_make_sense, rig_setup,
+                                        rig_teardown),
+        cmocka_unit_test_setup_teardown(a_page_that_goes_away_faults, rig_setup, rig_teardown),
+        cmocka_unit_test_setup_teardown(reset_leaves_nothing, rig_setup, rig_teardown),
+        cmocka_unit_test_setup_teardown(neighbours_are_one_mapping, rig_setup, rig_teardown),
+        cmocka_unit_test_setup_teardown(a_queue_of_any_length, rig_setup, rig_teardown),
+        cmocka_unit_test_setup_teardown(nonsense_is_not_mapped, rig_setup, rig_teardown),
+        cmocka_unit_test_setup_teardown(both_ends_of_the_address_space, rig_setup, rig_teardown),
+        cmocka_unit_test_setup_teardown(memory_the_host_does_not_have, rig_setup, rig_teardown),
+        cmocka_unit_test_setup_teardown(a_kick_stops_an_endless_loop, rig_setup, rig_teardown),
+        cmocka_unit_test_setup_teardown(a_kick_of_the_thread_is_one_of_the_world, rig_setup, rig_teardown),
+        cmocka_unit_test_setup_teardown(an_early_kick_is_not_lost, rig_setup, rig_teardown),
+        cmocka_unit_test_setup_teardown(kicks_at_any_time_change_nothing, rig_setup, rig_teardown),
+        cmocka_unit_test_setup_teardown(worlds_do_not_meet, rig_setup, rig_teardown),
         cmocka_unit_test(two_threads_with_a_world_each),
         cmocka_unit_test(a_refused_call_is_named),
         cmocka_unit_test(few_descriptors),

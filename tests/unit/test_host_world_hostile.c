@@ -22,20 +22,6 @@
 extern const uint8_t host_world_stub_begin[], host_world_stub_end[], host_world_stub_sigreturn[],
     host_world_stub_handler_notify[], host_world_stub_serve_call[];
 
-static int setup(void **state)
-{
-    static struct rig rig;
-    rig_init(&rig);
-    *state = &rig;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    rig_finish(*state);
-    return 0;
-}
-
 static uint64_t now_ms(void)
 {
     struct timespec t;
@@ -803,30 +789,30 @@ int main(int argc, char **argv)
         _exit(0); /* LeakSanitizer does not work under strace */
     }
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(nothing_is_mapped_but_guest_and_stub, setup, teardown),
-        cmocka_unit_test_setup_teardown(the_runner_has_no_file_and_the_mapper_one, setup, teardown),
-        cmocka_unit_test_setup_teardown(the_world_is_shut, setup, teardown),
-        cmocka_unit_test_setup_teardown(no_system_call_gets_through, setup, teardown),
+        cmocka_unit_test_setup_teardown(nothing_is_mapped_but_guest_and_stub, rig_setup, rig_teardown),
+        cmocka_unit_test_setup_teardown(the_runner_has_no_file_and_the_mapper_one, rig_setup, rig_teardown),
+        cmocka_unit_test_setup_teardown(the_world_is_shut, rig_setup, rig_teardown),
+        cmocka_unit_test_setup_teardown(no_system_call_gets_through, rig_setup, rig_teardown),
         cmocka_unit_test(strace_sees_no_other_call),
-        cmocka_unit_test_setup_teardown(no_32_bit_system_call_gets_through, setup, teardown),
-        cmocka_unit_test_setup_teardown(fast_system_calls_do_not_get_through, setup, teardown),
-        cmocka_unit_test_setup_teardown(the_vsyscall_page_tells_no_time, setup, teardown),
-        cmocka_unit_test_setup_teardown(jumping_into_the_stub, setup, teardown),
-        cmocka_unit_test_setup_teardown(junk_in_the_state, setup, teardown),
-        cmocka_unit_test_setup_teardown(the_orders_and_the_stub_cannot_be_written, setup, teardown),
-        cmocka_unit_test_setup_teardown(a_reset_world_remembers_nothing, setup, teardown),
-        cmocka_unit_test_setup_teardown(blocked_signals_and_an_endless_loop, setup, teardown),
-        cmocka_unit_test_setup_teardown(blocked_signals_and_a_fault, setup, teardown),
-        cmocka_unit_test_setup_teardown(the_alternate_stack_moved_or_switched_off, setup, teardown),
-        cmocka_unit_test_setup_teardown(host_selectors_are_noticed_and_gone, setup, teardown),
-        cmocka_unit_test_setup_teardown(the_host_s_32_bit_segment, setup, teardown),
-        cmocka_unit_test_setup_teardown(stacks_that_lead_nowhere, setup, teardown),
-        cmocka_unit_test_setup_teardown(killed_from_outside, setup, teardown),
-        cmocka_unit_test_setup_teardown(killed_while_it_waits, setup, teardown),
-        cmocka_unit_test_setup_teardown(killed_before_it_maps, setup, teardown),
-        cmocka_unit_test_setup_teardown(more_mappings_than_the_host_has, setup, teardown),
-        cmocka_unit_test_setup_teardown(worlds_die_with_the_monitor, setup, teardown),
-        cmocka_unit_test_setup_teardown(nothing_is_left_of_a_world, setup, teardown),
+        cmocka_unit_test_setup_teardown(no_32_bit_system_call_gets_through, rig_setup, rig_teardown),
+        cmocka_unit_test_setup_teardown(fast_system_calls_do_not_get_through, rig_setup, rig_teardown),
+        cmocka_unit_test_setup_teardown(the_vsyscall_page_tells_no_time, rig_setup, rig_teardown),
+        cmocka_unit_test_setup_teardown(jumping_into_the_stub, rig_setup, rig_teardown),
+        cmocka_unit_test_setup_teardown(junk_in_the_state, rig_setup, rig_teardown),
+        cmocka_unit_test_setup_teardown(the_orders_and_the_stub_cannot_be_written, rig_setup, rig_teardown),
+        cmocka_unit_test_setup_teardown(a_reset_world_remembers_nothing, rig_setup, rig_teardown),
+        cmocka_unit_test_setup_teardown(blocked_signals_and_an_endless_loop, rig_setup, rig_teardown),
+        cmocka_unit_test_setup_teardown(blocked_signals_and_a_fault, rig_setup, rig_teardown),
+        cmocka_unit_test_setup_teardown(the_alternate_stack_moved_or_switched_off, rig_setup, rig_teardown),
+        cmocka_unit_test_setup_teardown(host_selectors_are_noticed_and_gone, rig_setup, rig_teardown),
+        cmocka_unit_test_setup_teardown(the_host_s_32_bit_segment, rig_setup, rig_teardown),
+        cmocka_unit_test_setup_teardown(stacks_that_lead_nowhere, rig_setup, rig_teardown),
+        cmocka_unit_test_setup_teardown(killed_from_outside, rig_setup, rig_teardown),
+        cmocka_unit_test_setup_teardown(killed_while_it_waits, rig_setup, rig_teardown),
+        cmocka_unit_test_setup_teardown(killed_before_it_maps, rig_setup, rig_teardown),
+        cmocka_unit_test_setup_teardown(more_mappings_than_the_host_has, rig_setup, rig_teardown),
+        cmocka_unit_test_setup_teardown(worlds_die_with_the_monitor, rig_setup, rig_teardown),
+        cmocka_unit_test_setup_teardown(nothing_is_left_of_a_world, rig_setup, rig_teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -146,4 +146,19 @@ static inline uint32_t rig_peek(const struct rig *r, uint32_t gpa)
     return v;
 }
 
+/* For cmocka_unit_test_setup_teardown. */
+static inline int rig_setup(void **state)
+{
+    static struct rig rig;
+    rig_init(&rig);
+    *state = &rig;
+    return 0;
+}
+
+static inline int rig_teardown(void **state)
+{
+    rig_finish(*state);
+    return 0;
+}
+
 #endif

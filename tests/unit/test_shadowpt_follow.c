@@ -41,9 +41,9 @@ static void what_is_there_and_what_comes(void **state)
     assert_int_equal(told(&r, UVA), 0x110000 | RW);
     assert_int_equal(told(&r, UVA + PAGE), 0x111000 | RW);
     assert_int_equal(told(&r, UVA + 2 * PAGE), 0);
-    assert_true(spt_user_shows(r.s, UVA + 5));
-    assert_false(spt_user_shows(r.s, UVA + 2 * PAGE));
-    assert_false(spt_user_shows(r.s, 0x40000000));
+    assert_true(spt_user_grants(r.s, UVA + 5, false));
+    assert_false(spt_user_grants(r.s, UVA + 2 * PAGE, false));
+    assert_false(spt_user_grants(r.s, 0x40000000, false));
     assert_int_equal(user_fault(&r, UVA + 2 * PAGE, 0), SPT_RETRY);
     assert_int_equal(told(&r, UVA + 2 * PAGE), 0x115000 | R);
     store32(&r, PT_A + 4, 0);
@@ -172,7 +172,7 @@ static void nonsense_is_ignored(void **state)
     struct spt_paging off = {.cr0 = PE};
     spt_set_paging(r.s, &off);
     assert_int_equal(spt_user_serial(r.s), 0);
-    assert_false(spt_user_shows(r.s, UVA));
+    assert_false(spt_user_grants(r.s, UVA, false));
     rig_finish(&r);
 }
 

@@ -246,6 +246,8 @@ struct host_features {
     char cpu_name[64];
     char kernel[128];
 };
+/* Tries everything once, a world included: milliseconds. */
 void host_features_probe(struct host_features *f);
+unsigned host_max_map_count(void); /* vm.max_map_count alone */
 
 #endif

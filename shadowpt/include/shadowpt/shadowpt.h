@@ -185,7 +185,6 @@ void spt_follow_page(struct spt *s, uint64_t gpa);
 /* Which address space the current user space is: another number after it was recycled or lost all its pages (a
  * process ended). 0 without paging. */
 uint64_t spt_user_serial(const struct spt *s);
-bool spt_user_shows(const struct spt *s, uint32_t gva); /* does the current user window show this page? */
 
 /* Would the current user window grant this access now, without a fault? */
 bool spt_user_grants(const struct spt *s, uint32_t gva, bool write);
