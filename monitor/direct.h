@@ -1,6 +1,7 @@
 /*
  * Direct execution: guest user code that computes runs natively in worlds (host.h). direct.c owns the worlds and keeps
- * their memory like the guest's; direct_run.c goes in and handles what comes out; direct_policy.c decides who goes.
+ * their memory like the guest's; direct_run.c goes in and handles what comes out; direct_policy.c decides who
+ * goes, by the ledgers of direct_ledger.c.
  */
 #ifndef MONITOR_DIRECT_H
 #define MONITOR_DIRECT_H
@@ -62,6 +63,18 @@ void direct_say(struct direct *d, const char *fmt, ...) __attribute__((format(pr
 
 /* direct_run.c: after BT_EXIT_DIRECT */
 void direct_run(struct vm *vm);
+
+/* direct_ledger.c: knows figures, no machine. Times in ns of CPU time. */
+/* The number of the space is another program's now, which owes nothing; the world stays where it is. */
+void direct_ledger_open(struct direct_space *s, uint64_t serial);
+/* Found in user mode, so long after anybody last was, with so many returns to user mode until now. True: run it
+ * directly; *stretch_ns is then the mean time between its returns. */
+bool direct_ledger_seen(struct direct_space *s, uint64_t now_ns, uint64_t since_ns, uint64_t returns,
+                        uint64_t *stretch_ns);
+/* As direct_judge. False: it has lost more than it may, translate it. */
+bool direct_ledger_exit(struct direct_space *s, uint64_t inside_ns, uint64_t overhead_ns);
+/* It is translated from now on; what it has been seen to do before counts no more, what it owes does. */
+void direct_ledger_left(struct direct_space *s);
 
 /* direct_policy.c */
 void direct_sample(struct vm *vm); /* after BT_EXIT_EVENT: is the running program computing? */

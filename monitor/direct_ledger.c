@@ -1,0 +1,77 @@
+/* What a program has cost and gained by running directly: figures in, decisions out. */
+#include "direct.h"
+
+/*T:270 When a trap is worth it
+ * Going into a world and out again costs some ten microseconds, a system call of translated code a third of one; filling
+ * a world with what a program has mapped costs milliseconds. A world pays when user code runs for long without leaving:
+ * then it runs at full speed, where translated code may take one and a half times as long, or only as long. Nobody knows
+ * beforehand what a program will do, nor what translation costs it. So each starts translated. When a device's
+ * interrupt finds a program in user mode, which happens hundreds of times a second, the returns from the kernel since
+ * the last such time are counted: few of them mean that it computes.
+ *
+ * From then on there is a ledger. Crossings, mappings and scans are written down as they come; a fixed share of the
+ * time spent inside counts as gained. Should the losses exceed a twentieth of the time that the program has run at all,
+ * it is translated again, and directly once more only when that share has grown enough to pay for another try. So
+ * whatever a program does, trying costs it no more than that.
+ * :*/
+static const uint64_t promote_stretch_ns = 100000; /* mean time between two returns to user mode */
+enum {
+    PROMOTE_SAMPLES = 2,      /* in a row */
+    SAMPLE_MIN_NS = 500000,   /* closer samples are one */
+    SAMPLE_MAX_NS = 10000000, /* a sample stands for no more than this */
+    GAIN = 2,                 /* one part in so many of the time inside is gained */
+    LOSS = 20,                /* one part in so many of all time may be lost */
+    LOSS_MIN_NS = 500000,     /* and this much whatever the time: a burst of exits means nothing */
+    CREDIT_MAX_NS = 5000000,  /* nobody lives for ever on what was gained long ago */
+    TRY_NS = 300000,          /* what a try costs beside the mappings */
+    MAPS_GUESS = 200,
+    MAP_NS = 3000, /* a mapping call, and the page's first touch in there */
+};
+
+void direct_ledger_open(struct direct_space *s, uint64_t serial)
+{
+    *s = (struct direct_space){.world = s->world, .serial = serial, .maps = MAPS_GUESS};
+}
+
+static int64_t ledger_budget(const struct direct_space *s)
+{
+    return (int64_t)(s->user_ns / LOSS) + LOSS_MIN_NS;
+}
+
+static bool ledger_pays_a_try(const struct direct_space *s)
+{
+    return s->debt_ns + TRY_NS + (int64_t)s->maps * MAP_NS <= ledger_budget(s);
+}
+
+bool direct_ledger_seen(struct direct_space *s, uint64_t now_ns, uint64_t since_ns, uint64_t returns,
+                        uint64_t *stretch_ns)
+{
+    if (s->on || s->barred)
+        return false;
+    s->user_ns += since_ns < SAMPLE_MAX_NS ? since_ns : SAMPLE_MAX_NS;
+    if (now_ns - s->seen_ns < SAMPLE_MIN_NS)
+        return false;
+    *stretch_ns = (now_ns - s->seen_ns) / (returns - s->seen_returns + 1);
+    s->computing = s->seen_ns && *stretch_ns >= promote_stretch_ns ? s->computing + 1 : 0;
+    s->seen_ns = now_ns;
+    s->seen_returns = returns;
+    return s->computing >= PROMOTE_SAMPLES && ledger_pays_a_try(s);
+}
+
+bool direct_ledger_exit(struct direct_space *s, uint64_t inside_ns, uint64_t overhead_ns)
+{
+    uint64_t useful = inside_ns > overhead_ns ? inside_ns - overhead_ns : 0;
+
+    s->user_ns += useful;
+    s->debt_ns += (int64_t)overhead_ns - (int64_t)(useful / GAIN);
+    if (s->debt_ns < -CREDIT_MAX_NS)
+        s->debt_ns = -CREDIT_MAX_NS;
+    return s->debt_ns <= ledger_budget(s);
+}
+
+void direct_ledger_left(struct direct_space *s)
+{
+    s->on = false;
+    s->computing = 0;
+    s->seen_ns = 0;
+}
