@@ -1,9 +1,12 @@
 /* ringlet run: a machine from the command line, its end turned into an exit status. */
+#define _GNU_SOURCE
 #include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/signalfd.h>
 #include <unistd.h>
 #include "cmd.h"
 #include "options.h"
@@ -11,12 +14,17 @@
 
 /*T:250 Signals as events
  * Somebody types kill: the machine must stop at a sane point, print its statistics and give the terminal
- * back. A signal handler may do almost nothing safely, so there is none: the signals are blocked and read
- * from a file descriptor that the event loop watches like any device. Ctrl-C is no signal at all while the
- * terminal is raw: it is a byte for the guest. :*/
+ * back. A signal handler may do almost nothing safely, so there is none: the signals are blocked, a thread
+ * waits for them and writes their numbers to a pipe, which the event loop watches like any device. signalfd
+ * would need no thread, but the kernel wakes whoever polls one at every signal of the process, and guest
+ * faults are signals: two switches of threads and half a microsecond more for each. Ctrl-C is no signal at all
+ * while the terminal is raw: it is a byte for the guest. :*/
 struct run_signals {
-    int fd;
-    int got; /* signal number, 0: none yet */
+    int fd, write_fd;
+    sigset_t set;
+    pthread_t thread;
+    bool waiting; /* the thread is there */
+    int got;      /* signal number, 0: none yet */
     struct vm *vm;
 };
 
@@ -30,31 +38,67 @@ static bool run_ignored(int signo)
     return sigaction(signo, NULL, &sa) == 0 && sa.sa_handler == SIG_IGN;
 }
 
+static void *run_signals_wait(void *arg)
+{
+    const struct run_signals *s = arg;
+
+    for (;;) {
+        int signo;
+        unsigned char byte;
+
+        if (sigwait(&s->set, &signo) != 0)
+            continue;
+        byte = (unsigned char)signo;
+        if (write(s->write_fd, &byte, 1) < 0)
+            continue; /* full: the first one ends the machine anyway */
+    }
+    return NULL;
+}
+
 static int run_signals_open(struct run_signals *s, struct host_err *err)
 {
-    sigset_t set;
+    pthread_attr_t attr;
+    int fds[2], failed;
 
-    sigemptyset(&set);
+    sigemptyset(&s->set);
     for (unsigned i = 0; i < sizeof(run_ending_signals) / sizeof(run_ending_signals[0]); i++)
         if (!run_ignored(run_ending_signals[i]))
-            sigaddset(&set, run_ending_signals[i]);
+            sigaddset(&s->set, run_ending_signals[i]);
     /* Before any thread is made: they inherit the mask. */
-    if (pthread_sigmask(SIG_BLOCK, &set, NULL) != 0)
+    if (pthread_sigmask(SIG_BLOCK, &s->set, NULL) != 0)
         return host_fail(err, "cannot block signals: %s", strerror(errno));
-    s->fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
-    if (s->fd < 0)
-        return host_fail(err, "signalfd: %s", strerror(errno));
-    return 0;
+    if (pipe2(fds, O_NONBLOCK | O_CLOEXEC) != 0)
+        return host_fail(err, "cannot make a pipe: %s", strerror(errno));
+    s->fd = fds[0];
+    s->write_fd = fds[1];
+    pthread_attr_init(&attr);
+    pthread_attr_setstacksize(&attr, PTHREAD_STACK_MIN + 65536);
+    failed = pthread_create(&s->thread, &attr, run_signals_wait, s);
+    pthread_attr_destroy(&attr);
+    s->waiting = !failed;
+    return failed ? host_fail(err, "cannot start a thread: %s", strerror(failed)) : 0;
+}
+
+static void run_signals_close(struct run_signals *s)
+{
+    if (s->waiting) {
+        pthread_cancel(s->thread);
+        pthread_join(s->thread, NULL);
+    }
+    if (s->fd >= 0) {
+        close(s->fd);
+        close(s->write_fd);
+    }
 }
 
 static void run_signal(void *ctx)
 {
     struct run_signals *s = ctx;
-    struct signalfd_siginfo info;
+    unsigned char byte;
 
-    if (read(s->fd, &info, sizeof(info)) != sizeof(info))
+    if (read(s->fd, &byte, 1) != 1)
         return;
-    s->got = (int)info.ssi_signo;
+    s->got = byte;
     vm_stop(s->vm);
 }
 
@@ -123,8 +167,7 @@ static int run_guest(struct options *o, struct host_err *err)
     if (cmd_doctor_check(o->vm.engine, err) == 0 && run_open_trace(o, err) == 0 &&
         run_signals_open(&signals, err) == 0)
         status = run_machine(o, &signals, err);
-    if (signals.fd >= 0)
-        close(signals.fd);
+    run_signals_close(&signals);
     if (o->vm.trace_out && o->vm.trace_out != stderr)
         fclose(o->vm.trace_out);
     return status;
