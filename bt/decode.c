@@ -311,27 +311,39 @@ static enum bt_decode status_to_result(ZyanStatus status, unsigned len)
     return BT_DECODE_UD;
 }
 
+static enum bt_decode decode_opcode(const ZydisDecoder *zd, ZydisDecoderContext *ctx, const uint8_t *code,
+                                    unsigned len, ZydisDecodedInstruction *z, struct bt_insn *out)
+{
+    ZyanStatus status = ZydisDecoderDecodeInstruction(zd, ctx, code, len, z);
+    if (!ZYAN_SUCCESS(status))
+        return status_to_result(status, len);
+    *out = (struct bt_insn){.mnemonic = (uint16_t)z->mnemonic,
+                            .length = z->length,
+                            .opsize = z->operand_width / 8,
+                            .map = (uint8_t)z->opcode_map,
+                            .opcode = z->opcode};
+    for (unsigned i = 0; i < z->length; i++)
+        out->bytes[i] = code[i];
+    return classify(z, out) ? BT_DECODE_OK : BT_DECODE_UD;
+}
+
+static void decode_fields(const ZydisDecodedInstruction *z, bool big, struct bt_insn *out)
+{
+    int seg = scan_prefixes(z, out);
+    fill_sizes(z, big, out);
+    fill_operands(z, seg, out);
+}
+
 enum bt_decode bt_decode(const struct bt_decoder *d, bool big, const uint8_t *code, unsigned len,
                          struct bt_insn *out)
 {
     const ZydisDecoder *zd = big ? &d->d32 : &d->d16;
     ZydisDecoderContext ctx;
     ZydisDecodedInstruction z;
-    ZyanStatus status = ZydisDecoderDecodeInstruction(zd, &ctx, code, len, &z);
-    if (!ZYAN_SUCCESS(status))
-        return status_to_result(status, len);
-    *out = (struct bt_insn){.mnemonic = (uint16_t)z.mnemonic,
-                            .length = z.length,
-                            .opsize = z.operand_width / 8,
-                            .map = (uint8_t)z.opcode_map,
-                            .opcode = z.opcode};
-    for (unsigned i = 0; i < z.length; i++)
-        out->bytes[i] = code[i];
-    if (!classify(&z, out))
-        return BT_DECODE_UD;
-    int seg = scan_prefixes(&z, out);
-    fill_sizes(&z, big, out);
-    fill_operands(&z, seg, out);
+    enum bt_decode result = decode_opcode(zd, &ctx, code, len, &z, out);
+    if (result != BT_DECODE_OK)
+        return result;
+    decode_fields(&z, big, out);
     /* prefixes, then the escape bytes of the opcode map, then the opcode */
     static const uint8_t escape[] = {[ZYDIS_OPCODE_MAP_DEFAULT] = 0,
                                      [ZYDIS_OPCODE_MAP_0F] = 1,
@@ -341,4 +353,14 @@ enum bt_decode bt_decode(const struct bt_decoder *d, bool big, const uint8_t *co
         return BT_DECODE_UD;
     out->opcode_off = (uint8_t)(z.raw.prefix_count + (out->vex ? out->vex : escape[out->map]));
     return fill_operand_sizes(zd, &ctx, &z, out) ? BT_DECODE_OK : BT_DECODE_UD;
+}
+
+enum bt_decode bt_decode_opcode(const struct bt_decoder *d, bool big, const uint8_t *code, unsigned len,
+                                struct bt_insn *out)
+{
+    ZydisDecodedInstruction z;
+    enum bt_decode result = decode_opcode(big ? &d->d32 : &d->d16, NULL, code, len, &z, out);
+    if (result == BT_DECODE_OK)
+        decode_fields(&z, big, out);
+    return result;
 }

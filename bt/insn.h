@@ -70,5 +70,9 @@ void bt_decoder_init(struct bt_decoder *d);
 /* code: len bytes at the instruction; big: CS.D. */
 enum bt_decode bt_decode(const struct bt_decoder *d, bool big, const uint8_t *code, unsigned len,
                          struct bt_insn *out);
+/* The same in two thirds of the time, for those who want to know which instruction it is: opcode_off, mem_size,
+ * mem_written, vex_gpr are not filled in, and MMX forms of SSE instructions are of class SSE. */
+enum bt_decode bt_decode_opcode(const struct bt_decoder *d, bool big, const uint8_t *code, unsigned len,
+                                struct bt_insn *out);
 
 #endif

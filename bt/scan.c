@@ -1,4 +1,5 @@
 /* Which pages of user code would behave the same if they ran natively. */
+#include <cpuid.h>
 #include <stdlib.h>
 #include <string.h>
 #include "host/host.h"
@@ -42,10 +43,47 @@ static const struct exempt {
 /* As many attempts as an instruction may be long: one of them is on the right track from the start. */
 enum { ALL_VOTES = BT_MAX_INSN };
 
+/* Which of a mnemonic's encodings a row is about. */
+enum form { FORM_ALL, FORM_FAR, FORM_SREG, FORM_CONTROL };
+enum { MAX_ROWS = 255 };
+
+/* Rows of the sensitive table are numbered from 1 here; 0 is none. */
 struct bt_scan {
     struct bt_decoder decoder;
-    uint8_t sensitive[ZYDIS_MNEMONIC_MAX_VALUE + 1]; /* has a row: 1 + its number, first of several */
+    uint8_t sensitive[ZYDIS_MNEMONIC_MAX_VALUE + 1]; /* the mnemonic's first row */
+    uint8_t next[MAX_ROWS + 1];                      /* of the same mnemonic */
+    uint8_t form[MAX_ROWS + 1];                      /* enum form */
+    bool has_rtm;
 };
+
+static enum form form_of(const char *form)
+{
+    if (!*form)
+        return FORM_ALL;
+    if (strcmp(form, "far") == 0)
+        return FORM_FAR;
+    return strstr(form, "sreg") ? FORM_SREG : FORM_CONTROL;
+}
+
+static void index_mnemonic(struct bt_scan *s, unsigned mnemonic)
+{
+    const char *name = ZydisMnemonicGetString((ZydisMnemonic)mnemonic);
+    uint8_t *link = &s->sensitive[mnemonic];
+    for (unsigned n = 0; n < rc_sensitive_count && n < MAX_ROWS && name; n++)
+        if (strcmp(rc_sensitive_table[n].mnemonic, name) == 0) {
+            *link = (uint8_t)(n + 1);
+            link = &s->next[n + 1];
+            s->form[n + 1] = (uint8_t)form_of(rc_sensitive_table[n].form);
+        }
+}
+
+/* SDM vol. 2, CPUID leaf 7: RTM, and RTM that always aborts. */
+static bool host_has_rtm(void)
+{
+    enum { RTM = 1 << 11 };
+    unsigned a, b, c, d;
+    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && ((b | d) & RTM);
+}
 
 struct bt_scan *bt_scan_create(void)
 {
@@ -53,12 +91,9 @@ struct bt_scan *bt_scan_create(void)
     if (!s)
         return NULL;
     bt_decoder_init(&s->decoder);
-    for (unsigned m = 0; m <= ZYDIS_MNEMONIC_MAX_VALUE; m++) {
-        const char *name = ZydisMnemonicGetString((ZydisMnemonic)m);
-        for (unsigned row = 0; row < rc_sensitive_count && name && !s->sensitive[m]; row++)
-            if (strcmp(rc_sensitive_table[row].mnemonic, name) == 0)
-                s->sensitive[m] = (uint8_t)(row + 1);
-    }
+    for (unsigned m = 0; m <= ZYDIS_MNEMONIC_MAX_VALUE; m++)
+        index_mnemonic(s, m);
+    s->has_rtm = host_has_rtm();
     return s;
 }
 
@@ -89,14 +124,19 @@ static bool is_far(const struct bt_insn *i)
     }
 }
 
-static bool has_form(const char *form, const struct bt_insn *i)
+static bool has_form(enum form form, const struct bt_insn *i)
 {
-    bool control = i->map == ZYDIS_OPCODE_MAP_0F && (i->opcode & 0xfc) == 0x20; /* MOV of CR and DR */
-    if (!*form)
+    switch (form) {
+    case FORM_ALL:
         return true;
-    if (strcmp(form, "far") == 0)
+    case FORM_FAR:
         return is_far(i);
-    return strstr(form, "sreg") ? names_sreg(i) : control;
+    case FORM_SREG:
+        return names_sreg(i);
+    case FORM_CONTROL:
+        return i->map == ZYDIS_OPCODE_MAP_0F && (i->opcode & 0xfc) == 0x20; /* MOV of CR and DR */
+    }
+    return false;
 }
 
 static const struct exempt *exempt(const char *mnemonic)
@@ -110,14 +150,9 @@ static const struct exempt *exempt(const char *mnemonic)
 /* The row of the sensitive table that this instruction is, or NULL. */
 static const struct rc_sensitive *row_of(const struct bt_scan *s, const struct bt_insn *i)
 {
-    unsigned first = s->sensitive[i->mnemonic];
-    if (!first)
-        return NULL;
-    const char *mnemonic = rc_sensitive_table[first - 1].mnemonic;
-    for (unsigned row = first - 1; row < rc_sensitive_count; row++)
-        if (strcmp(rc_sensitive_table[row].mnemonic, mnemonic) == 0 &&
-            has_form(rc_sensitive_table[row].form, i))
-            return &rc_sensitive_table[row];
+    for (unsigned n = s->sensitive[i->mnemonic]; n; n = s->next[n])
+        if (has_form((enum form)s->form[n], i))
+            return &rc_sensitive_table[n - 1];
     return NULL;
 }
 
@@ -192,11 +227,13 @@ static bool is_wrong(const struct bt_scan *s, const struct bt_insn *i)
     return row && row->reason != RC_TRAPS && !exempt(row->mnemonic);
 }
 
-/* Bytes the modelled CPU refuses: so does the host's, unless it knows more instructions. */
+/* Bytes the modelled CPU refuses: so does the host's, unless it knows more instructions. Transactions are in the C
+ * library's locks, behind a look at CPUID. */
 static bool host_may_know(const struct bt_scan *s, const uint8_t *code, unsigned len)
 {
     ZydisDecodedInstruction z;
-    return ZYAN_SUCCESS(ZydisDecoderDecodeInstruction(&s->decoder.d32, NULL, code, len, &z));
+    return ZYAN_SUCCESS(ZydisDecoderDecodeInstruction(&s->decoder.d32, NULL, code, len, &z)) &&
+           (z.meta.isa_ext != ZYDIS_ISA_EXT_RTM || s->has_rtm);
 }
 
 /* One pass over a page. A track is what decoding follows; the one on which all attempts agree is judged. */
@@ -259,7 +296,7 @@ static unsigned look(struct pass *p, unsigned at, bool counts)
 {
     const uint8_t *code = p->t->byte + at;
     struct bt_insn insn;
-    if (bt_decode(&p->s->decoder, true, code, BT_MAX_INSN, &insn) == BT_DECODE_OK) {
+    if (bt_decode_opcode(&p->s->decoder, true, code, BT_MAX_INSN, &insn) == BT_DECODE_OK) {
         if (counts && concerns(p, at, insn.length))
             judge_at(p, at, &insn);
         return insn.length;
@@ -323,7 +360,7 @@ struct bt_verdict bt_scan_run(const struct bt_scan *s, const uint8_t *code, unsi
     struct bt_verdict v = {.refused = false, .reason = ""};
     for (unsigned at = 0; at < len && !v.refused;) {
         struct bt_insn insn;
-        if (bt_decode(&s->decoder, true, code + at, len - at, &insn) != BT_DECODE_OK)
+        if (bt_decode_opcode(&s->decoder, true, code + at, len - at, &insn) != BT_DECODE_OK)
             break;
         judge(s, &insn, &v);
         v.refused = is_wrong(s, &insn);
