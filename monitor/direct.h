@@ -28,9 +28,12 @@ struct direct_space {
     /* translated: when last seen running, the guest's returns to user mode until then, times found computing */
     uint64_t seen_ns, seen_returns;
     unsigned computing;
-    uint64_t user_ns; /* how long it has run in user mode, one way or the other, as far as is known */
-    int64_t debt_ns;  /* what direct execution has cost so far, less what it must have gained */
-    uint32_t maps;    /* mapping calls that its world took to fill, last time */
+    uint64_t user_ns;      /* how long it has run in user mode, one way or the other, as far as is known */
+    int64_t debt_ns;       /* what direct execution has cost so far, less what it must have gained */
+    int64_t tried_debt_ns; /* that, at the last promotion */
+    int64_t refused_ns;    /* of the cost since then, what pages cost that stay translated */
+    int backoff;           /* so many times rarer are its tries */
+    uint32_t maps;         /* mapping calls that its world took to fill, last time */
 };
 
 struct direct {
@@ -71,15 +74,18 @@ void direct_ledger_open(struct direct_space *s, uint64_t serial);
  * directly; *stretch_ns is then the mean time between its returns. */
 bool direct_ledger_seen(struct direct_space *s, uint64_t now_ns, uint64_t since_ns, uint64_t returns,
                         uint64_t *stretch_ns);
+/* It runs directly from now on. */
+void direct_ledger_entered(struct direct_space *s);
 /* As direct_judge. False: it has lost more than it may, translate it. */
-bool direct_ledger_exit(struct direct_space *s, uint64_t inside_ns, uint64_t overhead_ns);
+bool direct_ledger_exit(struct direct_space *s, uint64_t inside_ns, uint64_t overhead_ns, bool refused);
 /* It is translated from now on; what it has been seen to do before counts no more, what it owes does. */
 void direct_ledger_left(struct direct_space *s);
 
 /* direct_policy.c */
 void direct_sample(struct vm *vm); /* after BT_EXIT_EVENT: is the running program computing? */
-/* It came out of its world after this time; so much of it, and of what followed, was not the program's. */
-void direct_judge(struct direct *d, unsigned space, uint64_t inside_ns, uint64_t overhead_ns);
+/* It came out of its world after this time; so much of it, and of what followed, was not the program's; into a page that
+ * stays translated? */
+void direct_judge(struct direct *d, unsigned space, uint64_t inside_ns, uint64_t overhead_ns, bool refused);
 void direct_bar(struct direct *d, unsigned space, const char *why);
 struct direct_space *direct_space_now(struct direct *d, unsigned space);
 

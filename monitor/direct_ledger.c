@@ -9,10 +9,12 @@
  * interrupt finds a program in user mode, which happens hundreds of times a second, the returns from the kernel since
  * the last such time are counted: few of them mean that it computes.
  *
- * From then on there is a ledger. Crossings, mappings and scans are written down as they come; a fixed share of the
+ * From then on there is a ledger. Crossings and mappings are written down as they come; a fixed share of the
  * time spent inside counts as gained. Should the losses exceed a twentieth of the time that the program has run at all,
  * it is translated again, and directly once more only when that share has grown enough to pay for another try. So
- * whatever a program does, trying costs it no more than that.
+ * whatever a program does, trying costs it no more than that. Losses from filling the world and from learning which
+ * pages may run are investments: the next try begins better. A program that keeps calling into a page that stays
+ * translated will do so the next time, too: each such try makes the next one twice as late.
  * :*/
 static const uint64_t promote_stretch_ns = 100000; /* mean time between two returns to user mode */
 enum {
@@ -25,7 +27,8 @@ enum {
     CREDIT_MAX_NS = 5000000,  /* nobody lives for ever on what was gained long ago */
     TRY_NS = 300000,          /* what a try costs beside the mappings */
     MAPS_GUESS = 200,
-    MAP_NS = 3000, /* a mapping call, and the page's first touch in there */
+    MAP_NS = 3000,    /* a mapping call, and the page's first touch in there */
+    BACKOFF_MAX = 63, /* tries become rarer by this much and one at most */
 };
 
 void direct_ledger_open(struct direct_space *s, uint64_t serial)
@@ -40,7 +43,14 @@ static int64_t ledger_budget(const struct direct_space *s)
 
 static bool ledger_pays_a_try(const struct direct_space *s)
 {
-    return s->debt_ns + TRY_NS + (int64_t)s->maps * MAP_NS <= ledger_budget(s);
+    return s->debt_ns + (TRY_NS + (int64_t)s->maps * MAP_NS) * (1 + s->backoff) <= ledger_budget(s);
+}
+
+void direct_ledger_entered(struct direct_space *s)
+{
+    s->on = true;
+    s->tried_debt_ns = s->debt_ns;
+    s->refused_ns = 0;
 }
 
 bool direct_ledger_seen(struct direct_space *s, uint64_t now_ns, uint64_t since_ns, uint64_t returns,
@@ -58,15 +68,27 @@ bool direct_ledger_seen(struct direct_space *s, uint64_t now_ns, uint64_t since_
     return s->computing >= PROMOTE_SAMPLES && ledger_pays_a_try(s);
 }
 
-bool direct_ledger_exit(struct direct_space *s, uint64_t inside_ns, uint64_t overhead_ns)
+static void ledger_learn(struct direct_space *s)
+{
+    if (s->refused_ns * 2 > s->debt_ns - s->tried_debt_ns && s->backoff < BACKOFF_MAX)
+        s->backoff = 2 * s->backoff + 1;
+}
+
+bool direct_ledger_exit(struct direct_space *s, uint64_t inside_ns, uint64_t overhead_ns, bool refused)
 {
     uint64_t useful = inside_ns > overhead_ns ? inside_ns - overhead_ns : 0;
 
     s->user_ns += useful;
     s->debt_ns += (int64_t)overhead_ns - (int64_t)(useful / GAIN);
-    if (s->debt_ns < -CREDIT_MAX_NS)
+    s->refused_ns += refused ? (int64_t)overhead_ns : 0;
+    if (s->debt_ns < -CREDIT_MAX_NS) {
         s->debt_ns = -CREDIT_MAX_NS;
-    return s->debt_ns <= ledger_budget(s);
+        s->backoff = 0;
+    }
+    if (s->debt_ns <= ledger_budget(s))
+        return true;
+    ledger_learn(s);
+    return false;
 }
 
 void direct_ledger_left(struct direct_space *s)

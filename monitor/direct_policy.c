@@ -29,7 +29,7 @@ static void direct_promote(struct direct *d, unsigned space, uint64_t stretch_ns
 
     if (bt_direct_space(d->vm->vcpu, space, true, NULL) < 0)
         return;
-    s->on = true;
+    direct_ledger_entered(s);
     d->vm->counts.promotions++;
     direct_say(d, "space %u runs directly: %llu us between returns to user mode, ran %llu ms so far", space,
                (unsigned long long)(stretch_ns / 1000), (unsigned long long)(s->user_ns / 1000000));
@@ -53,11 +53,11 @@ void direct_bar(struct direct *d, unsigned space, const char *why)
     d->vm->counts.worlds_barred++;
 }
 
-void direct_judge(struct direct *d, unsigned space, uint64_t inside_ns, uint64_t overhead_ns)
+void direct_judge(struct direct *d, unsigned space, uint64_t inside_ns, uint64_t overhead_ns, bool refused)
 {
     struct direct_space *s = &d->space[space];
 
-    if (d->policy != VM_USER_AUTO || !s->on || direct_ledger_exit(s, inside_ns, overhead_ns))
+    if (d->policy != VM_USER_AUTO || !s->on || direct_ledger_exit(s, inside_ns, overhead_ns, refused))
         return;
     direct_say(d, "space %u is translated again: %lld us lost in %llu ms", space,
                (long long)(s->debt_ns / 1000), (unsigned long long)(s->user_ns / 1000000));

@@ -10,20 +10,13 @@ enum { DIRECT_REPEATS = 3 };
 enum { DIRECT_LINGER = 8 };
 /* So many worlds of one address space may die before it has to do without. */
 enum { DIRECT_DEATHS = 3 };
-/* What a crossing costs the guest, there and back; a mapping made on the way; a quarter of a page's scan. */
-enum { CROSSING_NS = 12000, MAPPING_NS = 3000, SCAN_NS = 40000 };
+/* What a crossing costs the guest, there and back; a mapping made on the way. */
+enum { CROSSING_NS = 12000, MAPPING_NS = 3000 };
 
 /* Counters as they were before an entry. */
 struct direct_before {
-    uint64_t maps, hidden, scanned;
+    uint64_t maps, hidden, refused;
 };
-
-static uint64_t direct_scanned(const struct vm *vm)
-{
-    const struct bt_direct_counts *c = bt_direct_stats(vm->vcpu);
-
-    return c ? c->scanned : 0;
-}
 
 enum direct_next { GO_BACK, TO_BT };
 
@@ -237,8 +230,9 @@ static bool direct_enter(struct direct *d, struct direct_world *w, struct host_w
     return go;
 }
 
-/* What of the time from one entry to the next is not the program's: the way there and back, mappings, scans. A hidden
- * fault and a scan are investments, which a later try finds made: they count for less. */
+/* What of the time from one entry to the next is not the program's: the way there and back, mappings. A hidden fault is
+ * an investment, which a later try finds made: it counts for less. A scan takes less time than the translation of what
+ * will run in that page. */
 static uint64_t direct_overhead(struct direct *d, struct direct_space *s, const struct host_world_exit *ex,
                                 const struct direct_before *b)
 {
@@ -251,14 +245,14 @@ static uint64_t direct_overhead(struct direct *d, struct direct_space *s, const 
         crossing = 0;
     else if (vm->counts.world_hidden != b->hidden)
         crossing /= 2;
-    return crossing + maps * MAPPING_NS + (direct_scanned(vm) - b->scanned) * SCAN_NS;
+    return crossing + maps * MAPPING_NS;
 }
 
 static enum direct_next direct_once(struct direct *d, struct direct_world *w)
 {
     struct vm *vm = d->vm;
     struct direct_space *s = &d->space[w->space];
-    struct direct_before b = {vm->host.world_maps, vm->counts.world_hidden, direct_scanned(vm)};
+    struct direct_before b = {vm->host.world_maps, vm->counts.world_hidden, vm->counts.world_refused};
     uint64_t before;
     unsigned space = w->space;
     struct host_world_exit ex;
@@ -276,7 +270,7 @@ static enum direct_next direct_once(struct direct *d, struct direct_world *w)
     vm->counts.ns_direct += before;
     next = direct_exit(d, w, &ex);
     if (ex.why != HOST_WORLD_DEAD)
-        direct_judge(d, space, before, direct_overhead(d, s, &ex, &b));
+        direct_judge(d, space, before, direct_overhead(d, s, &ex, &b), vm->counts.world_refused != b.refused);
     return next;
 }
 

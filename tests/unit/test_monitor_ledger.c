@@ -16,6 +16,7 @@
 struct life {
     struct direct_space space;
     uint64_t now, returns; /* of the CPU: not zero when a program begins */
+    bool refused;          /* it exits into a page that stays translated */
 };
 
 static void begin(struct life *l)
@@ -46,7 +47,7 @@ static unsigned ticks_to_promotion(struct life *l, uint64_t step, uint64_t betwe
 static void promote(struct life *l)
 {
     assert_in_range(ticks_to_promotion(l, 4 * MS, 4 * MS, 1000), 0, 999);
-    l->space.on = true;
+    direct_ledger_entered(&l->space);
 }
 
 /* So long in its world, at such a price. True: it stays. */
@@ -54,7 +55,7 @@ static bool exits(struct life *l, uint64_t inside, uint64_t overhead)
 {
     l->now += inside + overhead;
     l->returns++;
-    return direct_ledger_exit(&l->space, inside, overhead);
+    return direct_ledger_exit(&l->space, inside, overhead, l->refused);
 }
 
 /* ---- Who is promoted ---- */
@@ -184,7 +185,7 @@ static void another_try_when_it_has_run_long_enough(void **state)
     (void)state;
     begin(&l);
     first = ticks_to_promotion(&l, 4 * MS, 4 * MS, 1000);
-    l.space.on = true;
+    direct_ledger_entered(&l.space);
     lose(&l, 0, 3 * MS); /* dear mappings, all for nothing */
     second = ticks_to_promotion(&l, 4 * MS, 4 * MS, 10000);
     assert_in_range(second, 2 * first, 9999);
@@ -206,6 +207,38 @@ static void a_dear_try_waits_longer(void **state)
     assert_in_range(ticks[1], 2 * ticks[0], 99999);
 }
 
+static unsigned tries_within(struct life *l, uint64_t time)
+{
+    unsigned tries = 0;
+
+    for (uint64_t began = l->now; l->now - began < time;)
+        if (tick(l, 4 * MS, 4 * MS)) {
+            direct_ledger_entered(&l->space);
+            lose(l, 1 * US, 12 * US);
+            tries++;
+        }
+    return tries;
+}
+
+/* What keeps calling into a page that stays translated will do so the next time. What maps its memory has it then. */
+static void refused_pages_make_tries_rarer(void **state)
+{
+    unsigned tries[2];
+    struct life l;
+    (void)state;
+    for (unsigned i = 0; i < 2; i++) {
+        begin(&l);
+        l.refused = i;
+        tries[i] = tries_within(&l, 100 * S);
+    }
+    assert_in_range(tries[1], 5, tries[0] / 20); /* 63 times rarer in the end, but never none */
+    promote(&l);                                 /* it does something else now */
+    for (unsigned i = 0; i < 10000 && l.space.backoff; i++)
+        assert_true(exits(&l, 1 * MS, 12 * US));
+    lose(&l, 0, 12 * US);
+    assert_in_range(l.space.backoff, 1, 1);
+}
+
 /* The worst there is: it computes while it is translated, and comes out at once whenever it runs directly. */
 static void no_program_loses_more_than_a_twentieth(void **state)
 {
@@ -218,10 +251,10 @@ static void no_program_loses_more_than_a_twentieth(void **state)
     while (l.now - began < 100 * S) {
         if (!tick(&l, 4 * MS, 4 * MS))
             continue;
-        l.space.on = true;
+        direct_ledger_entered(&l.space);
         tries++;
         lost += l.space.maps * 3 * US; /* what it has mapped, anew each time */
-        direct_ledger_exit(&l.space, 0, l.space.maps * 3 * US);
+        direct_ledger_exit(&l.space, 0, l.space.maps * 3 * US, false);
         lost += lose(&l, 1 * US, 12 * US);
     }
     assert_in_range(lost, 1, (l.now - began) / 20 + 1 * MS);
@@ -283,6 +316,7 @@ int main(void)
         cmocka_unit_test(credit_is_capped),
         cmocka_unit_test(another_try_when_it_has_run_long_enough),
         cmocka_unit_test(a_dear_try_waits_longer),
+        cmocka_unit_test(refused_pages_make_tries_rarer),
         cmocka_unit_test(no_program_loses_more_than_a_twentieth),
         cmocka_unit_test(barred_stays_barred),
         cmocka_unit_test(who_runs_directly_is_not_promoted_again),
