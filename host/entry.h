@@ -35,12 +35,15 @@ void host_signal_install(int signo, host_signal_fn fn, bool sync);
 /* The handlers of the CPU exceptions and of kicks. Idempotent; repeated because others (a test harness) may
  * have put theirs in place meanwhile. */
 void host_signal_install_all(void);
+void host_signal_install_kick(void);
 
 /* Consume a kick of t that nobody has waited for yet. */
 bool host_thread_take_kick(struct host_thread *t);
 
-/* A kick of this thread: pass it on to the world it is inside of, if any. */
-void host_world_kick_inside(void);
+/* A kick of this thread, which was interrupted in uc: pass it on to the world it is inside of, if any. */
+void host_world_kick_inside(ucontext_t *uc);
+/* In case this thread was about to sleep until that world stops: it does not. */
+void host_world_wake(ucontext_t *uc);
 
 /* Print what happened, then die of signo by its default action. Async-signal-safe as far as backtrace() is.
  */

@@ -99,7 +99,7 @@ static void on_kick(int signo, ucontext_t *uc)
     struct host_thread *t = current;
     struct host_trap trap = {.kind = HOST_TRAP_KICK, .uc = uc};
 
-    host_world_kick_inside();
+    host_world_kick_inside(uc);
     if (!t)
         return; /* a timer that fired while the thread was leaving */
     for (struct host_thread *each = t; each; each = each->outer)
@@ -131,6 +131,11 @@ void host_signal_install(int signo, host_signal_fn fn, bool sync)
     sigaction(signo, &action, NULL);
 }
 
+void host_signal_install_kick(void)
+{
+    host_signal_install(HOST_SIG_KICK, host_signal_entry, false);
+}
+
 void host_signal_install_all(void)
 {
     void *frame;
@@ -138,7 +143,7 @@ void host_signal_install_all(void)
     backtrace(&frame, 1);
     for (size_t i = 0; i < CPU_SIGNAL_COUNT; i++)
         host_signal_install(cpu_signals[i], host_signal_entry, true);
-    host_signal_install(HOST_SIG_KICK, host_signal_entry, false);
+    host_signal_install_kick();
 }
 
 /* ---- The alternate stack: one page for what was set before, one guard page, the stack. ---- */

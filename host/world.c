@@ -295,6 +295,7 @@ static void erase_state(struct host_world *w)
 /* From here on a kick is a signal to the world; one that came before is seen now. */
 static bool enter(struct host_world *w, struct host_world_exit *ex)
 {
+    w->driver = host_world_driver(w);
     __atomic_store_n(&w->running, 1, __ATOMIC_SEQ_CST);
     if (take_kick(w)) {
         __atomic_store_n(&w->running, 0, __ATOMIC_SEQ_CST);
@@ -345,18 +346,24 @@ void host_world_run(struct host_world *w, struct host_world_state *st, struct ho
     }
 }
 
+/* Several kicks are one: the first has sent the signals, or is about to, or there is nobody to send them to yet. */
 void host_world_kick(struct host_world *w)
 {
     int saved_errno = errno;
 
-    __atomic_store_n(&w->kicked, 1, __ATOMIC_SEQ_CST);
-    if (__atomic_load_n(&w->running, __ATOMIC_SEQ_CST) && w->pid > 0)
+    if (__atomic_exchange_n(&w->kicked, 1, __ATOMIC_SEQ_CST) == 0 &&
+        __atomic_load_n(&w->running, __ATOMIC_SEQ_CST) && w->pid > 0) {
         syscall(SYS_tgkill, w->pid, w->runner.tid, WORLD_SIG_KICK);
+        if (w->sleeps && inside != w)
+            syscall(SYS_tgkill, w->home, w->driver, HOST_SIG_KICK);
+    }
     errno = saved_errno;
 }
 
-void host_world_kick_inside(void)
+void host_world_kick_inside(ucontext_t *uc)
 {
-    if (inside)
-        host_world_kick(inside);
+    if (!inside)
+        return;
+    host_world_kick(inside);
+    host_world_wake(uc);
 }

@@ -36,6 +36,8 @@ struct host_world {
     const struct host_ram *ram;
     struct host_counts *counts;
     int pid, listener;
+    int home;        /* the monitor's process, */
+    int driver;      /* and its thread that runs this world, as long as running */
     uint8_t *area;   /* orders, then state */
     uint8_t *orders; /* = area */
     uint8_t *state;  /* what the world can write: copy before checking */
@@ -50,6 +52,7 @@ struct host_world {
     struct host_world_segment *segments; /* what the LDT holds once the queue is done */
     uint32_t lowest;                     /* first address this host lets us map */
     bool small_segments, cpuid_faults;
+    bool sleeps;     /* in one system call until the world stops, see T:715 */
     bool hands_over; /* the kernel runs the world on the monitor's CPU by itself */
     int cpu;         /* it is bound to, -1: none */
     bool used;       /* by a program before the last reset: its state is still there */
@@ -97,6 +100,10 @@ bool host_world_await(struct host_world *w, struct world_task *task);
 /* Let task make the first n calls of list. 0, or -1 with the errno in *error and the index of the failed call in *at. */
 int host_world_order(struct host_world *w, struct world_task *task, const struct world_call *list, unsigned n,
                      unsigned *at, int *error);
+/* Find out whether this kernel lets it sleep in one system call. */
+void host_world_may_sleep(struct host_world *w);
+/* The calling thread's number. */
+int host_world_driver(const struct host_world *w);
 void host_world_died(struct host_world *w, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 /* world_place.c: bind the world and this thread to one CPU for a while; undo it for this thread. */

@@ -257,6 +257,7 @@ int host_world_start(struct host_world *w, struct host_err *err)
     if (failed)
         goto failed;
     w->hands_over = ioctl(w->listener, NOTIF_SET_FLAGS, NOTIF_SYNC) == 0;
+    host_world_may_sleep(w);
     w->cpu = -1;
     if (!host_world_await(w, &w->mapper)) {
         host_fail(err, "world: %s", w->text);

@@ -14,6 +14,7 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
+#include <ucontext.h>
 #include <unistd.h>
 
 /* ---- Plain code ---- */
@@ -655,6 +656,31 @@ static void kicks_at_any_time_change_nothing(void **state)
     pthread_join(t, NULL);
 }
 
+long host_world_sleep(int listener, unsigned long request, void *to, const int *kicked);
+void host_world_wake(ucontext_t *uc);
+extern const uint8_t host_world_sleep_begin[], host_world_sleep_end[], host_world_sleep_not[];
+
+/* A kick that comes between the look at `kicked` and the system call: the call is not made. */
+static void no_kick_is_slept_through(void **state)
+{
+    ucontext_t uc = {0};
+    greg_t *rip = &uc.uc_mcontext.gregs[REG_RIP];
+    greg_t begin = (greg_t)(uintptr_t)host_world_sleep_begin, end = (greg_t)(uintptr_t)host_world_sleep_end;
+    int kicked = 0;
+
+    (void)state;
+    assert_int_equal(host_world_sleep(-1, 0, NULL, &kicked), -EBADF);
+    kicked = 1;
+    assert_int_equal(host_world_sleep(-1, 0, NULL, &kicked), -EINTR);
+    assert_true(end > begin + 2 &&
+                memcmp((const void *)(uintptr_t)(end - 2), "\x0f\x05", 2) == 0); /* SYSCALL */
+    for (greg_t at = begin - 8; at < end + 16; at++) {
+        *rip = at;
+        host_world_wake(&uc);
+        assert_int_equal(*rip, at >= begin && at < end ? (greg_t)(uintptr_t)host_world_sleep_not : at);
+    }
+}
+
 /* ---- Several ---- */
 
 static void worlds_do_not_meet(void **state)
@@ -865,6 +891,27 @@ static void without_help_from_the_scheduler(void **state)
     assert_int_equal(status, 0);
 }
 
+/* As before Linux 6.11, when the sleep for a notification outlived those who could send one. */
+static void without_an_end_to_sleep(void **state)
+{
+    int status;
+    (void)state;
+    pid_t child = fork();
+    if (child == 0) {
+        struct rig r;
+        refuse(SYS_uname, 0);
+        rig_init(&r);
+        for (int i = 0; i < 3; i++)
+            assert_true(kick_an_endless_loop(&r, NULL) < 1000000);
+        RUN(&r, int80);
+        rig_expect(&r, HOST_WORLD_SYSCALL, RIG_CODE + 7);
+        rig_finish(&r);
+        _exit(0);
+    }
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -896,6 +943,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(memory_the_host_does_not_have, rig_setup, rig_teardown),
         cmocka_unit_test_setup_teardown(a_kick_stops_an_endless_loop, rig_setup, rig_teardown),
         cmocka_unit_test_setup_teardown(a_kick_of_the_thread_is_one_of_the_world, rig_setup, rig_teardown),
+        cmocka_unit_test(no_kick_is_slept_through),
         cmocka_unit_test_setup_teardown(an_early_kick_is_not_lost, rig_setup, rig_teardown),
         cmocka_unit_test_setup_teardown(kicks_at_any_time_change_nothing, rig_setup, rig_teardown),
         cmocka_unit_test_setup_teardown(worlds_do_not_meet, rig_setup, rig_teardown),
@@ -904,6 +952,7 @@ int main(void)
         cmocka_unit_test(few_descriptors),
         cmocka_unit_test(under_a_profile_like_docker_s),
         cmocka_unit_test(without_help_from_the_scheduler),
+        cmocka_unit_test(without_an_end_to_sleep),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
