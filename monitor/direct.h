@@ -36,6 +36,12 @@ struct direct_space {
     uint32_t maps;         /* mapping calls that its world took to fill, last time */
 };
 
+/* A page that a program in a world found missing, until it runs on; space 0: none. */
+struct direct_missing {
+    unsigned space;
+    uint32_t eip, gva;
+};
+
 struct direct {
     struct vm *vm;
     enum vm_user policy;
@@ -46,6 +52,7 @@ struct direct {
     struct host_world_state state;
     uint64_t sampled_ns; /* when somebody was last found in user mode */
     uint32_t fault_eip, fault_gva, fault_repeats;
+    struct direct_missing missing;
     bool noticed;
     FILE *trace;
 };

@@ -47,8 +47,10 @@ static enum direct_next direct_deliver(struct direct *d)
     return TO_BT;
 }
 
-static enum direct_next direct_true_fault(struct direct *d, const struct spt_info *info)
+static enum direct_next direct_true_fault(struct direct *d, uint32_t gva, const struct spt_info *info)
 {
+    d->missing = (struct direct_missing){
+        .space = spt_user_space(bt_spt(d->vm->vcpu)), .eip = bt_cpu(d->vm->vcpu)->eip, .gva = gva};
     rc_raise_pf(bt_cpu(d->vm->vcpu), info);
     return direct_deliver(d);
 }
@@ -72,7 +74,7 @@ static enum direct_next direct_fetch(struct direct *d, uint32_t gva)
 
     switch (bt_direct_page(vm->vcpu, gva, &info)) {
     case BT_DIRECT_FAULT:
-        return direct_true_fault(d, &info);
+        return direct_true_fault(d, gva, &info);
     case BT_DIRECT_NO:
         vm->counts.world_refused++;
         bt_direct_linger(vm->vcpu, DIRECT_LINGER);
@@ -101,7 +103,7 @@ static enum direct_next direct_page_fault(struct direct *d, uint32_t gva, unsign
         return direct_stuck(d, gva) ? direct_interpret(d) : GO_BACK;
     case SPT_TRUE_FAULT:
         vm->counts.world_faults++;
-        return direct_true_fault(d, &info);
+        return direct_true_fault(d, gva, &info);
     case SPT_CODE_WRITE:
         vm->counts.world_code_writes++;
         return bt_direct_written(vm->vcpu, info.gpa) ? GO_BACK : direct_interpret(d);
@@ -274,6 +276,19 @@ static enum direct_next direct_once(struct direct *d, struct direct_world *w)
     return next;
 }
 
+/* The guest has dealt with a page fault and the program goes on where it stopped: with the page in place it does not come
+ * out a second time. What is asked for is a load. A store's page is there for stores as well when the guest's kernel has
+ * set its D bit; if not, the CPU will, at the store. */
+static void direct_fill_missing(struct direct *d, unsigned space)
+{
+    struct spt_info info;
+    const struct direct_missing m = d->missing;
+
+    d->missing.space = 0;
+    if (m.space == space && m.eip == bt_cpu(d->vm->vcpu)->eip)
+        spt_fault(bt_spt(d->vm->vcpu), true, m.gva, SPT_USER, &info);
+}
+
 void direct_run(struct vm *vm)
 {
     struct direct *d = vm->direct;
@@ -285,6 +300,7 @@ void direct_run(struct vm *vm)
         return;
     }
     d->fault_repeats = 0;
+    direct_fill_missing(d, space);
     while (d->space[space].world == w && rc_direct_possible(bt_cpu(vm->vcpu)) && direct_once(d, w) == GO_BACK)
         ;
 }
