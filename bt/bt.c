@@ -282,13 +282,17 @@ static uint32_t lookup(struct bt_vcpu *v, uint32_t mode, unsigned *space)
             b = 0;
         }
     }
-    if (b)
+    if (b) {
+        bt_group_used(v, b, *space);
         return b;
+    }
     bt_fpu_park(v);
     bt_dispatch_account(v, &v->counts.ticks_monitor);
     b = bt_translate(v, v->cpu.eip, gpa, *space, mode);
     if (b == BT_BAD_BLOCK)
         return b;
+    if (b)
+        bt_group_used(v, b, *space);
     if (b && v->cfg.verify && !bt_verify_block(v, &v->block[b])) {
         bt_dump_block(v, &v->block[b], stderr);
         bt_cache_drop(v, b);
@@ -306,7 +310,7 @@ static void chain(struct bt_vcpu *v, uint32_t b, uint32_t mode, unsigned space)
         return;
     if (v->leave_reason == BT_LEAVE_LINK && !v->block[v->link[v->leave_link].block].dead) {
         struct bt_link *l = &v->link[v->leave_link];
-        if (v->block[b].gpa2)
+        if (v->block[b].gpa2 || v->block[l->block].gpa2)
             l->cross = true;
         if (l->target_eip != v->block[b].eip)
             return;

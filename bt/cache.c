@@ -18,10 +18,16 @@ enum { LOOK_DOUBTS = 4, CALL_DOUBTS = 8 };
 
 enum { JTAB_BYTES = sizeof(uint32_t) * BT_JTAB_ENTRIES, JTAB_LOG_BYTES = sizeof(uint16_t) * BT_JTAB_LOG };
 
-static uint32_t hash_of(const struct bt_vcpu *v, uint64_t gpa, uint32_t eip, uint32_t mode)
+/* view: a group, so that its blocks stay where they are when it moves; or the linear page of a block that has none. */
+static uint32_t hash_of(const struct bt_vcpu *v, uint64_t gpa, uint32_t view, uint32_t mode)
 {
-    uint64_t h = (gpa ^ (uint64_t)(eip >> 12) << 40 ^ (uint64_t)mode << 33) * UINT64_C(0x9e3779b97f4a7c15);
+    uint64_t h = (gpa ^ (uint64_t)view << 40 ^ (uint64_t)mode << 33) * UINT64_C(0x9e3779b97f4a7c15);
     return (uint32_t)(h >> 40) & v->hash_mask;
+}
+
+static uint32_t *hash_row(const struct bt_vcpu *v, const struct bt_block *blk)
+{
+    return &v->hash[hash_of(v, blk->gpa, blk->group ? blk->group : blk->eip / HOST_PAGE, blk->mode)];
 }
 
 static void *reserve(size_t bytes)
@@ -53,13 +59,15 @@ int bt_cache_init(struct bt_vcpu *v, struct host_err *err)
     v->reloc = reserve(sizeof *v->reloc * v->reloc_max);
     v->kin = reserve(sizeof *v->kin * BT_KIN_ROWS);
     v->hash = reserve(sizeof *v->hash * (v->hash_mask + 1));
+    v->group = reserve(sizeof *v->group * v->block_max);
+    v->frame_groups = reserve(sizeof *v->frame_groups * v->page_count);
     v->page_blocks = reserve(sizeof *v->page_blocks * v->page_count);
     v->cross = reserve(sizeof *v->cross * v->cross_max);
     v->forms = reserve(sizeof *v->forms * (v->forms_mask + 1));
     size_t hs = 2 * (BT_HSTACK_SIZE + HOST_PAGE) + HOST_PAGE;
     v->hstack_mem = mmap(NULL, hs, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (!v->block || !v->map || !v->link || !v->site || !v->reloc || !v->kin || !v->hash || !v->page_blocks ||
-        !v->cross || !v->forms || v->hstack_mem == MAP_FAILED)
+        !v->cross || !v->forms || !v->group || !v->frame_groups || v->hstack_mem == MAP_FAILED)
         return host_fail(err, "no address space for the translation cache's tables: raise ulimit -v");
     for (unsigned i = 0; i < 2; i++) {
         uint8_t *low = v->hstack_mem + HOST_PAGE + i * (BT_HSTACK_SIZE + HOST_PAGE);
@@ -90,6 +98,8 @@ void bt_cache_finish(struct bt_vcpu *v)
     release(v->reloc, sizeof *v->reloc * v->reloc_max);
     release(v->kin, sizeof *v->kin * BT_KIN_ROWS);
     release(v->hash, sizeof *v->hash * (v->hash_mask + 1));
+    release(v->group, sizeof *v->group * v->block_max);
+    release(v->frame_groups, sizeof *v->frame_groups * v->page_count);
     release(v->page_blocks, sizeof *v->page_blocks * v->page_count);
     release(v->cross, sizeof *v->cross * v->cross_max);
     release(v->forms, sizeof *v->forms * (v->forms_mask + 1));
@@ -111,11 +121,13 @@ void bt_cache_flush(struct bt_vcpu *v)
 {
     v->arena_next = (v->stubs.end + 63) & ~63u;
     /* number 0 is never a block, so that zeroed tables are empty ones */
-    v->block_count = v->link_count = v->site_count = 1;
+    v->block_count = v->link_count = v->site_count = v->group_count = 1;
+    v->group_free = 0;
     v->map_count = v->cross_count = v->reloc_count = 0;
     madvise(v->kin, sizeof *v->kin * BT_KIN_ROWS, MADV_DONTNEED);
     madvise(v->hash, sizeof *v->hash * (v->hash_mask + 1), MADV_DONTNEED);
     madvise(v->page_blocks, sizeof *v->page_blocks * v->page_count, MADV_DONTNEED);
+    madvise(v->frame_groups, sizeof *v->frame_groups * v->page_count, MADV_DONTNEED);
     /* What sites were found guilty of outlives their translations: to find it out again costs signals. Not for ever,
      * though: pages change their use. */
     if (v->forms_used > v->forms_mask / 2 || v->counts.cache_flushes % FORMS_FLUSHES == 0) {
@@ -131,14 +143,22 @@ void bt_cache_flush(struct bt_vcpu *v)
     v->counts.cache_flushes++;
 }
 
-uint32_t bt_cache_find(struct bt_vcpu *v, uint64_t gpa, uint32_t eip, uint32_t mode)
+static uint32_t find_in(const struct bt_vcpu *v, uint64_t gpa, uint32_t eip, uint32_t mode, uint32_t view)
 {
-    for (uint32_t b = v->hash[hash_of(v, gpa, eip, mode)]; b; b = v->block[b].hash_next) {
+    for (uint32_t b = v->hash[hash_of(v, gpa, view, mode)]; b; b = v->block[b].hash_next) {
         const struct bt_block *blk = &v->block[b];
         if (blk->gpa == gpa && blk->eip == eip && blk->mode == mode)
             return b;
     }
     return 0;
+}
+
+uint32_t bt_cache_find(struct bt_vcpu *v, uint64_t gpa, uint32_t eip, uint32_t mode)
+{
+    bool user = mode & RC_MODE_USER;
+    uint32_t g = user ? bt_group_find(v, gpa, eip) : 0, b = g ? find_in(v, gpa, eip, mode, g) : 0;
+    bool may_straddle = eip % HOST_PAGE > HOST_PAGE - BT_MAX_INSN;
+    return !b && (!user || may_straddle) ? find_in(v, gpa, eip, mode, eip / HOST_PAGE) : b;
 }
 
 static uint32_t *page_head(struct bt_vcpu *v, uint64_t gpa)
@@ -174,7 +194,8 @@ static void page_remove(struct bt_vcpu *v, uint32_t b, unsigned second)
 void bt_cache_insert(struct bt_vcpu *v, uint32_t b)
 {
     struct bt_block *blk = &v->block[b];
-    uint32_t *head = &v->hash[hash_of(v, blk->gpa, blk->eip, blk->mode)];
+    bt_group_add(v, b);
+    uint32_t *head = hash_row(v, blk);
     blk->hash_next = *head;
     *head = b;
     page_add(v, b, 0);
@@ -191,6 +212,7 @@ void bt_cache_link(struct bt_vcpu *v, uint32_t link, uint32_t to)
     struct bt_link *l = &v->link[link];
     if (l->to || v->block[to].dead || v->block[l->block].dead)
         return;
+    bt_group_linked(v, l->block, to);
     struct emit e = {v->arena.rw, 0};
     e_patch32(&e, l->at, v->block[to].main);
     l->to = to;
@@ -237,11 +259,12 @@ void bt_cache_drop(struct bt_vcpu *v, uint32_t b)
     if (blk->dead)
         return;
     blk->dead = true;
-    uint32_t *p = &v->hash[hash_of(v, blk->gpa, blk->eip, blk->mode)];
+    uint32_t *p = hash_row(v, blk);
     while (*p && *p != b)
         p = &v->block[*p].hash_next;
     if (*p)
         *p = blk->hash_next;
+    bt_group_remove(v, b);
     page_remove(v, b, 0);
     if (blk->gpa2)
         page_remove(v, b, 1);
@@ -360,6 +383,7 @@ void bt_jtab_set(struct bt_vcpu *v, unsigned space, uint32_t b)
     t->count++;
     t->entry[i] = v->block[b].host;
     v->block[b].tabled = true;
+    bt_group_used(v, b, space);
 }
 
 /* A process that lives for a millisecond sets some two hundred entries, and giving the memory back would cost two host

@@ -96,7 +96,20 @@ struct bt_link {    /* a direct branch at the end of a block, patched when the t
     uint32_t target_eip;
     uint32_t to;      /* block, 0: unlinked */
     uint32_t next_in; /* next link in the target's incoming list */
-    uint8_t cross;    /* leaves the page or enters a straddling block */
+    uint8_t cross;    /* leaves the page, or leaves or enters a straddling block */
+};
+
+/* Blocks of one physical page of user code that were made for one linear page address: see group.c. */
+#define BT_GROUP_OWNERS 4
+struct bt_group {
+    uint32_t page, frame; /* numbers: linear, physical */
+    uint32_t next;        /* of the same frame */
+    uint32_t first;       /* of its blocks; dropped ones are among them */
+    uint32_t live;        /* blocks that are not dropped */
+    bool pinned;          /* stays where it is */
+    struct bt_owner {
+        uint32_t life, space; /* of an address space that has looked blocks up here; space 0: nobody */
+    } owner[BT_GROUP_OWNERS];
 };
 
 struct bt_block {
@@ -109,8 +122,8 @@ struct bt_block {
     uint32_t links_in;  /* list head of incoming links */
     uint32_t first_link;
     uint32_t reloc; /* first row in v->reloc */
-    uint32_t copy;  /* the last one rebased from this, or 0 */
     uint32_t hash_next;
+    uint32_t group, group_next; /* 0: belongs to none */
     struct {
         uint32_t next, prev;
     } in_page[2]; /* in the lists of gpa's and gpa2's page; see struct bt_vcpu.page_blocks */
@@ -194,6 +207,9 @@ struct bt_vcpu {
     uint32_t *kin;  /* user blocks by hash of physical address: the one translated or rebased last */
     uint32_t *hash; /* heads, by hash of gpa */
     uint32_t hash_mask;
+    struct bt_group *group;
+    uint32_t group_count, group_free;
+    uint32_t *frame_groups; /* by guest frame number: list of groups */
     uint32_t *
         page_blocks; /* by guest frame number: list of blocks there, as 2 * block + (is it the tail's page?) */
     uint32_t page_count;
@@ -435,6 +451,14 @@ void bt_probe_less(struct bt_vcpu *v, unsigned space, uint32_t gva, uint32_t pag
 void bt_probe_touched(struct bt_vcpu *v, uint32_t gva, bool write);
 void bt_probe_shown(struct bt_vcpu *v, uint32_t gva, bool write);
 void bt_probe_sampled(struct bt_vcpu *v, uint32_t b);
+/* group.c */
+uint32_t bt_group_find(struct bt_vcpu *v, uint64_t gpa, uint32_t eip); /* 0: there is none */
+void bt_group_add(struct bt_vcpu *v, uint32_t b);
+void bt_group_remove(struct bt_vcpu *v, uint32_t b);
+void bt_group_used(struct bt_vcpu *v, uint32_t b,
+                   unsigned space); /* this space is about to know a way to b */
+void bt_group_linked(struct bt_vcpu *v, uint32_t from, uint32_t to);
+uint32_t bt_group_dead(struct bt_vcpu *v, uint64_t gpa);
 /* rebase.c */
 void bt_kin_set(struct bt_vcpu *v, uint32_t b);
 uint32_t bt_rebase(struct bt_vcpu *v, uint32_t eip, uint64_t gpa, unsigned space, uint32_t mode);

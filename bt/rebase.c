@@ -1,8 +1,8 @@
-/* One translation for many addresses: copies of a user block for the other places at which processes see it. */
+/* One translation for many addresses: user blocks are moved or copied to the other places at which processes see them. */
 #include "impl.h"
 #include "emit.h"
 
-enum { REBASE_GROUP = 64 }; /* blocks copied at most because one was wanted */
+enum { BATCH = 64 }; /* blocks copied at most because one was wanted */
 
 /*T:347 Rebasing
  *
@@ -12,6 +12,10 @@ enum { REBASE_GROUP = 64 }; /* blocks copied at most because one was wanted */
  * constants that depend on where it is seen, and a block wanted at a new address is a copy with those few
  * changed: a tenth of the cost of decoding and translating again. What the original is chained to inside its
  * page will be wanted next, and comes along, chained.
+ *
+ * Copies are written to memory that no cache holds. So where the last program that had the page has ended, all blocks of
+ * the page are moved instead: the same few constants are changed in place, and everything else stays as it is, the
+ * chains (both ends move alike), the hash row, the row in the jump table of the address space that is dead.
 :*/
 static uint32_t *kin_row(const struct bt_vcpu *v, uint64_t gpa, uint32_t mode)
 {
@@ -41,17 +45,12 @@ static void copy_bytes(uint8_t *to, const uint8_t *from, uint32_t len)
     __asm__ volatile("rep movsq" : "+D"(to), "+S"(from), "+c"(n) : : "memory");
 }
 
-static void relocate(struct bt_vcpu *v, const struct bt_block *old, const struct bt_block *blk)
+static void relocate(struct bt_vcpu *v, const struct bt_block *blk, const uint32_t by[])
 {
-    uint32_t by[] = {
-        [BT_RELOC_EIP] = blk->eip - old->eip,
-        [BT_RELOC_NEG_EIP] = old->eip - blk->eip,
-        [BT_RELOC_OUT] = old->host - blk->host,
-        [BT_RELOC_SITE] = blk->site - old->site,
-        [BT_RELOC_LINK] = blk->first_link - old->first_link,
-    };
     const struct bt_reloc *r = &v->reloc[blk->reloc];
     for (unsigned i = 0; i < blk->reloc_count; i++) {
+        if (!by[r[i].kind])
+            continue;
         uint8_t *at = v->arena.rw + blk->host + r[i].off;
         uint32_t imm;
         memcpy(&imm, at, 4);
@@ -96,8 +95,6 @@ static uint32_t copy_block(struct bt_vcpu *v, uint32_t from, uint32_t eip)
     uint32_t b = v->block_count++;
     struct bt_block *blk = &v->block[b];
     *blk = *old; /* maps and relocations are shared: they are relative */
-    old->copy = b;
-    blk->copy = 0;
     blk->eip = eip;
     blk->host = v->arena_next;
     blk->main += blk->host - old->host;
@@ -108,7 +105,14 @@ static uint32_t copy_block(struct bt_vcpu *v, uint32_t from, uint32_t eip)
     blk->tabled = false;
     v->arena_next = (blk->end + 15) & ~15u;
     copy_bytes(v->arena.rw + blk->host, v->arena.rw + old->host, old->end - old->host);
-    relocate(v, old, blk);
+    const uint32_t by[] = {
+        [BT_RELOC_EIP] = blk->eip - old->eip,
+        [BT_RELOC_NEG_EIP] = old->eip - blk->eip,
+        [BT_RELOC_OUT] = old->host - blk->host,
+        [BT_RELOC_SITE] = blk->site - old->site,
+        [BT_RELOC_LINK] = blk->first_link - old->first_link,
+    };
+    relocate(v, blk, by);
     copy_links(v, old, b);
     copy_sites(v, old, b);
     bt_cache_insert(v, b);
@@ -117,16 +121,55 @@ static uint32_t copy_block(struct bt_vcpu *v, uint32_t from, uint32_t eip)
     return b;
 }
 
-struct group {
+static void move_block(struct bt_vcpu *v, struct bt_block *blk, uint32_t delta)
+{
+    const uint32_t by[] = {
+        [BT_RELOC_EIP] = delta, [BT_RELOC_NEG_EIP] = 0 - delta, [BT_RELOC_OUT] = 0, [BT_RELOC_SITE] = 0,
+        [BT_RELOC_LINK] = 0,
+    };
+    relocate(v, blk, by);
+    blk->eip += delta;
+    for (unsigned i = 0; i < blk->link_count; i++)
+        v->link[blk->first_link + i].target_eip += delta;
+    for (unsigned i = 0; i < blk->site_count; i++)
+        v->site[blk->site + i].eip += delta;
+    v->counts.moved++;
+}
+
+/* All blocks of group n to the page of eip; what the dead space had in its jump table the new one will want, too. Dropped blocks
+ * leave the list. False: the verifier refuses one. */
+static bool move_group(struct bt_vcpu *v, uint32_t n, uint32_t eip, unsigned space)
+{
+    struct bt_group *g = &v->group[n];
+    uint32_t delta = (eip / HOST_PAGE - g->page) * HOST_PAGE;
+    bool tabled = !v->unchained && !bt_direct_owns(v, space, (uint64_t)g->frame * HOST_PAGE), good = true;
+    g->page = eip / HOST_PAGE;
+    for (uint32_t *at = &g->first; *at;) {
+        struct bt_block *blk = &v->block[*at];
+        if (blk->dead) {
+            *at = blk->group_next;
+            continue;
+        }
+        move_block(v, blk, delta);
+        if (blk->tabled && tabled)
+            bt_jtab_set(v, space, *at);
+        at = &blk->group_next;
+    }
+    for (uint32_t b = g->first; v->cfg.verify && b && good; b = v->block[b].group_next)
+        good = bt_verify_block(v, &v->block[b]);
+    return good;
+}
+
+struct batch {
     unsigned count;
     struct {
         uint32_t from, to;
-    } row[REBASE_GROUP];
+    } row[BATCH];
 };
 
-static uint32_t add(struct bt_vcpu *v, struct group *g, uint32_t from, uint32_t eip)
+static uint32_t add(struct bt_vcpu *v, struct batch *g, uint32_t from, uint32_t eip)
 {
-    if (g->count == REBASE_GROUP || !bt_cache_room(v))
+    if (g->count == BATCH || !bt_cache_room(v))
         return 0;
     uint32_t b = copy_block(v, from, eip);
     g->row[g->count].from = from;
@@ -134,19 +177,18 @@ static uint32_t add(struct bt_vcpu *v, struct group *g, uint32_t from, uint32_t 
     return b;
 }
 
-/* Where link `l` of an original leads, at the new address: a copy of the target made before, or one made now. 0: leave
- * it unlinked. A copy that is not the target's latest is not looked for; then there are two, which does no harm. */
-static uint32_t successor(struct bt_vcpu *v, struct group *g, const struct bt_link *l, uint32_t delta)
+/* Where link `l` of an original leads, at the new address: a block that is there already, or a copy made now. 0: leave it
+ * unlinked. */
+static uint32_t successor(struct bt_vcpu *v, struct batch *g, const struct bt_link *l, uint32_t delta)
 {
     const struct bt_block *target = &v->block[l->to];
     if (!l->to || l->cross || target->gpa2 || target->dead)
         return 0;
-    uint32_t eip = target->eip + delta;
-    const struct bt_block *copy = &v->block[target->copy];
-    return target->copy && copy->eip == eip && !copy->dead ? target->copy : add(v, g, l->to, eip);
+    uint32_t eip = target->eip + delta, there = bt_cache_find(v, target->gpa, eip, target->mode);
+    return there ? there : add(v, g, l->to, eip);
 }
 
-static bool verified(struct bt_vcpu *v, const struct group *g)
+static bool verified(struct bt_vcpu *v, const struct batch *g)
 {
     for (unsigned i = 1; v->cfg.verify && i < g->count; i++)
         if (!bt_verify_block(v, &v->block[g->row[i].to]))
@@ -154,14 +196,24 @@ static bool verified(struct bt_vcpu *v, const struct group *g)
     return true;
 }
 
-/* Block at eip made from one at another address, 0: none there; BT_BAD_BLOCK: the verifier refuses a copy. The caller has made room for one block and verifies
- * the one returned. */
+/* Block at eip made from one at another address, 0: none there; BT_BAD_BLOCK: the verifier refuses a copy. The caller has
+ * made room for one block and verifies the one returned. */
 uint32_t bt_rebase(struct bt_vcpu *v, uint32_t eip, uint64_t gpa, unsigned space, uint32_t mode)
 {
-    uint32_t from = mode & RC_MODE_USER ? kin_find(v, gpa, mode) : 0;
+    if (!(mode & RC_MODE_USER))
+        return 0;
+    uint32_t n = bt_group_find(v, gpa, eip) ? 0 : bt_group_dead(v, gpa);
+    if (n) {
+        if (!move_group(v, n, eip, space))
+            return BT_BAD_BLOCK;
+        uint32_t b = bt_cache_find(v, gpa, eip, mode);
+        if (b)
+            return b;
+    }
+    uint32_t from = kin_find(v, gpa, mode);
     if (!from)
         return 0;
-    struct group g;
+    struct batch g;
     g.count = 0;
     uint32_t delta = eip - v->block[from].eip;
     add(v, &g, from, eip);

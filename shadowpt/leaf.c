@@ -106,7 +106,8 @@ static void leaf_free(struct spt *s, struct leaf *l)
     struct space *sp = s->space[l->space];
     uint32_t pt = l->pt;
     sp->leaf[l->slot] = 0;
-    --sp->leaves_held;
+    if (!--sp->leaves_held)
+        ++sp->life;
     sp->leaves_stale -= l->stale == ALL_STALE;
     LIST_REMOVE(l, in_space);
     if (l->stale != FRESH)

@@ -354,6 +354,11 @@ unsigned spt_user_space(const struct spt *s)
     return s->cur ? s->cur->number : SPT_KERNEL_SPACE;
 }
 
+uint32_t spt_space_life(const struct spt *s, unsigned space)
+{
+    return space < SPT_MAX_SPACES && s->space[space] ? s->space[space]->life : 0;
+}
+
 bool spt_is_ram(const struct spt *s, uint64_t gpa)
 {
     return frame_is_ram(s, gpa >> PAGE_SHIFT);

@@ -112,6 +112,7 @@ struct space {
     uint16_t number;
     bool has_window, fetched, followed;
     uint64_t serial;
+    uint32_t life;
     uint16_t leaf[LEAF_SLOTS]; /* 0: none */
 };
 TAILQ_HEAD(space_queue, space);

@@ -186,6 +186,10 @@ void spt_follow_page(struct spt *s, uint64_t gpa);
  * process ended). 0 without paging. */
 uint64_t spt_user_serial(const struct spt *s);
 
+/* Which life a user space lives: another number once it has lost all its pages. What spt_fetch gave out for it before that has been
+ * taken back by fetch_gone. */
+uint32_t spt_space_life(const struct spt *s, unsigned space);
+
 /* Would the current user window grant this access now, without a fault? */
 bool spt_user_grants(const struct spt *s, uint32_t gva, bool write);
 
