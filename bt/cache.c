@@ -12,7 +12,12 @@
 enum { FORMS_FLUSHES = 8, LINK_STUB_JUMP = 6 + 6 + 1 /* mov r8d, mov r9d, jmp */ };
 /* How often a block may look into the software TLB before windows would have been cheaper: a page in a window costs as
  * much as two thousand times looking. */
-enum { HEAT_PAGE = 2000, HEAT_FIRST = 2 * HEAT_PAGE, HEAT_MOST = 8 * HEAT_PAGE };
+enum {
+    HEAT_PAGE = 2000,
+    HEAT_FIRST = 2 * HEAT_PAGE,
+    HEAT_MOST = 8 * HEAT_PAGE,
+    CALL_HEAT = 16 /* a callout */
+};
 /* Doubts double the faults before a site is soft again. A mistake is cheap when the site looks by itself. */
 enum { LOOK_DOUBTS = 4, CALL_DOUBTS = 8 };
 
@@ -481,10 +486,19 @@ bool bt_form_fault(struct bt_vcpu *v, uint64_t gpa, enum bt_form now)
     return true;
 }
 
+/* Do windows show what was touched? Then the way here was for nothing: a site that many use (a copy, the allocator) comes
+ * to be soft by those few of its pages that change hands. */
+static bool soft_shown(const struct bt_vcpu *v, const struct bt_soft_use *u)
+{
+    return spt_grants(v->spt, u->gva, u->write) && (!u->gva2 || spt_grants(v->spt, u->gva2, false));
+}
+
 /* Would a window have had to fetch this page for this site? Not if the site has seen it since the guest last
  * invalidated the address. A kmap slot is invalidated between any two uses. */
 static bool soft_news(struct bt_vcpu *v, const struct bt_site *site, const struct bt_soft_use *u)
 {
+    if (soft_shown(v, u))
+        return false;
     uint32_t page = u->frames ^ site->soft << 20; /* what another site has seen is no news of this one */
     uint32_t invalidations = spt_invalidations(v->spt, u->gva) + spt_invalidations(v->spt, u->gva2);
     struct bt_soft_seen *seen =
@@ -540,7 +554,8 @@ static bool look_missed(struct bt_vcpu *v, const struct bt_site *site, const str
                   u)) { /* also when it is empty: neighbours may have looked first and paid in elsewhere */
         *heat = *heat < HEAT_MOST ? *heat + HEAT_PAGE : HEAT_MOST;
         bt_form_soft_right(v, site->soft);
-    }
+    } else
+        *heat -= *heat < CALL_HEAT ? *heat : CALL_HEAT;
     if (*heat)
         return false;
     *heat = HEAT_FIRST; /* another block may count down the same word */

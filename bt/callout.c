@@ -13,12 +13,14 @@ static struct bt_soft_use soft_use(const struct bt_vcpu *v, const struct bt_insn
 {
     const uint32_t *r = v->cpu.gpr;
     struct bt_soft_use u = {0};
-    if (i->is_mem)
+    if (i->is_mem) {
         u.gva = operand_at(v, i);
-    else if (i->map == ZYDIS_OPCODE_MAP_DEFAULT && bt_is_string(i->opcode)) {
+        u.write = i->mem_written;
+    } else if (i->map == ZYDIS_OPCODE_MAP_DEFAULT && bt_is_string(i->opcode)) {
         u.gva = r[RC_EDI];
         u.gva2 = r[RC_ESI];
         u.more = i->rep || i->repne ? r[RC_ECX] / (HOST_PAGE / 4) : 0;
+        u.write = (i->opcode & 0xfe) == 0xa4 || (i->opcode & 0xfe) == 0xaa; /* MOVS, STOS */
     } else
         u.gva = r[RC_ESP] - 4;
     return u;

@@ -439,7 +439,7 @@ struct bt_soft_use {    /* what a SOFT site touched */
     uint32_t gva, gva2; /* gva2: 0, or the other operand of a string instruction */
     uint32_t frames;    /* which physical pages: any identification */
     uint32_t more;      /* pages behind the first */
-    bool write;         /* sites that probe only */
+    bool write;         /* gva is */
 };
 bool bt_form_soft_used(struct bt_vcpu *v, const struct bt_site *site, const struct bt_soft_use *use);
 void bt_form_heat_up(struct bt_vcpu *v, struct bt_block *blk); /* gives it a word of v->heat */

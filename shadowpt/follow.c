@@ -102,11 +102,21 @@ uint64_t spt_user_serial(const struct spt *s)
     return s->cur ? s->cur->serial : 0;
 }
 
+static bool space_grants(const struct spt *s, const struct space *sp, uint32_t gva, bool write)
+{
+    uint32_t leaf = sp ? sp->leaf[gva >> LEAF_SHIFT] : 0;
+    if (!leaf)
+        return false;
+    uint32_t v = s->leaf[leaf].e[gva >> PAGE_SHIFT & (LEAF_PAGES - 1)].v;
+    return shown(v) && (!write || (v & E_W));
+}
+
 bool spt_user_grants(const struct spt *s, uint32_t gva, bool write)
 {
-    unsigned slot = gva >> LEAF_SHIFT;
-    if (!s->cur || !s->cur->leaf[slot])
-        return false;
-    uint32_t v = s->leaf[s->cur->leaf[slot]].e[gva >> PAGE_SHIFT & (LEAF_PAGES - 1)].v;
-    return shown(v) && (!write || (v & E_W));
+    return space_grants(s, s->cur, gva, write);
+}
+
+bool spt_grants(const struct spt *s, uint32_t gva, bool write)
+{
+    return space_grants(s, s->kernel, gva, write) || spt_user_grants(s, gva, write);
 }

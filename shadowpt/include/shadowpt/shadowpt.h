@@ -192,6 +192,8 @@ uint32_t spt_space_life(const struct spt *s, unsigned space);
 
 /* Would the current user window grant this access now, without a fault? */
 bool spt_user_grants(const struct spt *s, uint32_t gva, bool write);
+/* Would the window that shows gva, whichever of the two it is? */
+bool spt_grants(const struct spt *s, uint32_t gva, bool write);
 
 /* ---- Code tracing, driven by bt: while set, no window maps the page writable. ---- */
 void spt_trace_code(struct spt *s, uint64_t gpa);
