@@ -94,6 +94,7 @@ bool tx_plain(struct tx *t, enum tx_kind kind)
     case TX_PUSH_RM:
     case TX_PUSH_SEG:
     case TX_POP_REG:
+    case TX_POP_RM:
     case TX_LEAVE:
         return tx_stack(t, kind);
     case TX_MOV_FROM_SEG:

@@ -32,6 +32,7 @@ enum tx_kind {
     TX_POP_REG,
     TX_PUSH_IMM,
     TX_PUSH_RM,
+    TX_POP_RM, /* to memory */
     TX_PUSH_SEG,
     TX_MOV_FROM_SEG,
     TX_LOAD_SEG, /* MOV to, POP of ES, DS, FS, GS */

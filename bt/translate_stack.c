@@ -49,6 +49,7 @@ bool tx_esp_aware(const struct tx *t, enum tx_kind kind)
     case TX_PUSH_REG:
     case TX_POP_REG:
     case TX_PUSH_RM:
+    case TX_POP_RM:
     case TX_CALL_RM:
         return window(t) && !names_esp(&t->insn);
     case TX_PUSH_IMM:
@@ -151,6 +152,14 @@ static void pop(struct tx *t)
     t->esp += r == E_R12 ? 0 : 4;
 }
 
+/* ESP as a base of the destination is ESP after the pop (SDM vol. 2, POP). */
+static bool pop_rm(struct tx *t)
+{
+    e_stack(&t->e, 0x8b, E_R10, (int8_t)t->esp);
+    t->esp += 4;
+    return tx_emit_op(t, &(struct tx_op){.op = {0x89}, .op_len = 1, .reg = E_R10});
+}
+
 static void leave(struct tx *t)
 {
     struct emit *e = &t->e;
@@ -187,6 +196,8 @@ bool tx_stack(struct tx *t, enum tx_kind kind)
     case TX_POP_REG:
         pop(t);
         return true;
+    case TX_POP_RM:
+        return pop_rm(t);
     case TX_LEAVE:
         leave(t);
         return true;

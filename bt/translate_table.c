@@ -73,6 +73,7 @@ static enum tx_kind classify_0(const struct bt_insn *i)
 {
     switch (i->opcode) {
     case 0x8f:
+        return i->is_mem && i->reg == 0 ? TX_POP_RM : TX_INTERP;
     case 0xe4:
     case 0xe5:
     case 0xe6:
