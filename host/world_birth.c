@@ -191,9 +191,12 @@ const char *host_world_advice(const char *call, int error)
 {
     if (strstr(call, "seccomp"))
         return error == EBUSY ? "; this container already watches system calls, which Linux allows only once"
-                              : "; needs Linux 5.0 or newer with CONFIG_SECCOMP_FILTER";
+               : error == EPERM ? "; a seccomp profile or security module forbids it"
+                                : "; needs Linux 5.0 or newer with CONFIG_SECCOMP_FILTER";
     if (strcmp(call, "dup2") == 0)
         return "; raise `ulimit -n`";
+    if (strcmp(call, "modify_ldt") == 0 && error == ENOSYS)
+        return "; needs a kernel with CONFIG_MODIFY_LDT_SYSCALL, or a seccomp profile forbids it";
     return error == EPERM || error == EACCES || error == ENOSYS
                ? "; a seccomp profile or security module forbids it"
                : "";

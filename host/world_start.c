@@ -143,8 +143,7 @@ static int raise_mapper(struct host_world *w, struct host_err *err)
          {.nr = SYS_munmap,
           .args = {WORLD_STATE + WORLD_STATE_BYTES, WORLD_END - WORLD_STATE - WORLD_STATE_BYTES}}},
         {"close", {.nr = SYS_close, .args = {WORLD_FD_AREA}}},
-        {"modify_ldt (kernel with CONFIG_MODIFY_LDT_SYSCALL)",
-         {.nr = SYS_modify_ldt, .args = {0x11, ARGS(ARGS_SEGMENT), sizeof(struct user_desc)}}},
+        {"modify_ldt", {.nr = SYS_modify_ldt, .args = {0x11, ARGS(ARGS_SEGMENT), sizeof(struct user_desc)}}},
     };
     struct user_desc desc = {.entry_number = 0, .limit = 0xffff, .seg_32bit = 1, .seg_not_present = 1};
     struct rlimit one = {.rlim_cur = 1, .rlim_max = 1};
@@ -230,9 +229,8 @@ static int start_talk(struct host_world *w, struct host_err *err)
     struct seccomp_notif_sizes sizes;
 
     if (syscall(SYS_seccomp, SECCOMP_GET_NOTIF_SIZES, 0, &sizes) != 0)
-        return host_fail(err,
-                         "world: seccomp(SECCOMP_GET_NOTIF_SIZES) is refused (%s); needs Linux 5.0 or newer",
-                         strerror(errno));
+        return host_fail(err, "world: seccomp(SECCOMP_GET_NOTIF_SIZES) is refused (%s)%s", strerror(errno),
+                         host_world_advice("seccomp", errno));
     w->notif_bytes = sizes.seccomp_notif > sizeof(*w->notif) ? sizes.seccomp_notif : sizeof(*w->notif);
     w->resp_bytes = sizes.seccomp_notif_resp > sizeof(*w->resp) ? sizes.seccomp_notif_resp : sizeof(*w->resp);
     w->notif = calloc(1, w->notif_bytes);
