@@ -24,6 +24,8 @@ struct run_signals {
     sigset_t set;
     pthread_t thread;
     bool waiting; /* the thread is there */
+    int closing;  /* atomic: the next signal is for the thread alone */
+    int any;      /* a signal of the set, 0: it is empty */
     int got;      /* signal number, 0: none yet */
     struct vm *vm;
 };
@@ -48,11 +50,12 @@ static void *run_signals_wait(void *arg)
 
         if (sigwait(&s->set, &signo) != 0)
             continue;
+        if (__atomic_load_n(&s->closing, __ATOMIC_ACQUIRE))
+            return NULL;
         byte = (unsigned char)signo;
         if (write(s->write_fd, &byte, 1) < 0)
             continue; /* full: the first one ends the machine anyway */
     }
-    return NULL;
 }
 
 static int run_signals_open(struct run_signals *s, struct host_err *err)
@@ -63,7 +66,7 @@ static int run_signals_open(struct run_signals *s, struct host_err *err)
     sigemptyset(&s->set);
     for (unsigned i = 0; i < sizeof(run_ending_signals) / sizeof(run_ending_signals[0]); i++)
         if (!run_ignored(run_ending_signals[i]))
-            sigaddset(&s->set, run_ending_signals[i]);
+            sigaddset(&s->set, s->any = run_ending_signals[i]);
     /* Before any thread is made: they inherit the mask. */
     if (pthread_sigmask(SIG_BLOCK, &s->set, NULL) != 0)
         return host_fail(err, "cannot block signals: %s", strerror(errno));
@@ -71,6 +74,8 @@ static int run_signals_open(struct run_signals *s, struct host_err *err)
         return host_fail(err, "cannot make a pipe: %s", strerror(errno));
     s->fd = fds[0];
     s->write_fd = fds[1];
+    if (!s->any)
+        return 0; /* nothing to wait for */
     pthread_attr_init(&attr);
     pthread_attr_setstacksize(&attr, PTHREAD_STACK_MIN + 65536);
     failed = pthread_create(&s->thread, &attr, run_signals_wait, s);
@@ -81,8 +86,9 @@ static int run_signals_open(struct run_signals *s, struct host_err *err)
 
 static void run_signals_close(struct run_signals *s)
 {
-    if (s->waiting) {
-        pthread_cancel(s->thread);
+    if (s->waiting) { /* not pthread_cancel: that loads a library first, and aborts when no descriptor is left for it */
+        __atomic_store_n(&s->closing, 1, __ATOMIC_RELEASE);
+        pthread_kill(s->thread, s->any);
         pthread_join(s->thread, NULL);
     }
     if (s->fd >= 0) {
