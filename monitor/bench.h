@@ -150,6 +150,13 @@ bool bench_host_busy(const struct bench_results *r);
 #define BENCH_TWIN_GOAL 1.3
 /* How many times the row costs what it costs with less memory (its twin); 0 when one of them has no figure. */
 double bench_twin_ratio(const struct bench_results *r, unsigned row, enum bench_engine engine);
+#define BENCH_POLICY_GOAL 1.1
+/* How many times policy auto (BENCH_AUTO) costs what the better of direct and translate does, and which that is; 0 when
+ * one of the three has no figure. */
+double bench_policy_cost(const struct bench_results *r, unsigned row, enum bench_engine *better);
+/* Do the two have figures in common, from several rounds? Then which of them is ahead is not certain. */
+bool bench_spreads_overlap(const struct bench_results *r, unsigned row, enum bench_engine a,
+                           enum bench_engine b);
 /* How much a unit's cost rises with their number: the most that any point of the series costs over any point before
  * it. 0 with less than two figures. */
 double bench_series_rise(const struct bench_results *r, const char *series, enum bench_engine engine);
@@ -187,6 +194,8 @@ void bench_parse_marks(struct bench_results *r, enum bench_engine engine, const 
 
 void bench_table_print(const struct bench_results *r, FILE *out);
 void bench_json_print(const struct bench_results *r, FILE *out);
+/* Where auto is behind by more than BENCH_POLICY_GOAL, in lines of text; nothing where that was not measured. */
+void bench_policy_print(const struct bench_results *r, FILE *out);
 void bench_html_print(const struct bench_results *r, FILE *out);
 /* "12.3", "0.0120", "63252": three digits that count, and no exponent. */
 const char *bench_number(double v, char text[32]);

@@ -1,5 +1,6 @@
 /* The results as one HTML page that needs nothing else: style inline, charts as SVG, light or dark as the reader has it. */
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 #include "bench_html.h"
 
@@ -197,6 +198,22 @@ static void html_means(const struct bench_results *r, FILE *out)
     fputs("</table>\n", out);
 }
 
+static void html_policy(const struct bench_results *r, FILE *out)
+{
+    char *text = NULL;
+    size_t length;
+    FILE *f = open_memstream(&text, &length);
+
+    if (!f)
+        return;
+    bench_policy_print(r, f);
+    if (fclose(f) == 0 && length) {
+        html_element(out, "h2", "Policy auto");
+        html_element(out, "pre", text);
+    }
+    free(text);
+}
+
 static void html_missing(const struct bench_results *r, FILE *out)
 {
     char line[BENCH_WHY + 128];
@@ -234,6 +251,7 @@ void bench_html_print(const struct bench_results *r, FILE *out)
                 html_growths(r, out);
             html_work(r, s, out);
         }
+    html_policy(r, out);
     html_splits(r, out);
     html_missing(r, out);
     fputs("</body></html>\n", out);

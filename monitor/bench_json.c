@@ -139,6 +139,17 @@ static void bench_json_twins(const struct bench_results *r, unsigned row, FILE *
     fputc('}', out);
 }
 
+static void bench_json_policy(const struct bench_results *r, unsigned row, FILE *out)
+{
+    enum bench_engine better;
+    double cost = bench_policy_cost(r, row, &better);
+
+    if (cost > 0)
+        fprintf(out, ", \"auto_cost\": {\"better\": \"%s\", \"ratio\": %.4g, \"spreads_overlap\": %s}",
+                bench_engine_names[better], cost,
+                bench_spreads_overlap(r, row, BENCH_AUTO, better) ? "true" : "false");
+}
+
 static void bench_json_row(const struct bench_results *r, unsigned row, FILE *out)
 {
     const struct bench_row *b = &bench_rows[row];
@@ -155,6 +166,7 @@ static void bench_json_row(const struct bench_results *r, unsigned row, FILE *ou
     }
     bench_json_results(r, row, out);
     bench_json_twins(r, row, out);
+    bench_json_policy(r, row, out);
     fputc('}', out);
 }
 

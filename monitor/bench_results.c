@@ -157,6 +157,24 @@ double bench_twin_ratio(const struct bench_results *r, unsigned row, enum bench_
                                                  : without.median / with.median;
 }
 
+double bench_policy_cost(const struct bench_results *r, unsigned row, enum bench_engine *better)
+{
+    double direct = bench_speedup(r, row, BENCH_DIRECT, BENCH_AUTO);
+    double translate = bench_speedup(r, row, BENCH_TRANSLATE, BENCH_AUTO);
+
+    *better = direct > translate ? BENCH_DIRECT : BENCH_TRANSLATE;
+    return direct > 0 && translate > 0 ? fmax(direct, translate) : 0;
+}
+
+bool bench_spreads_overlap(const struct bench_results *r, unsigned row, enum bench_engine a,
+                           enum bench_engine b)
+{
+    struct bench_summary x, y;
+
+    return r->cell[row][a].n > 1 && r->cell[row][b].n > 1 && bench_cell_summary(r, row, a, &x) &&
+           bench_cell_summary(r, row, b, &y) && x.min <= y.max && y.min <= x.max;
+}
+
 double bench_series_rise(const struct bench_results *r, const char *series, enum bench_engine engine)
 {
     double least = 0, rise = 0;

@@ -108,6 +108,39 @@ static void bench_table_rises(const struct bench_results *r, FILE *out)
     }
 }
 
+void bench_policy_print(const struct bench_results *r, FILE *out)
+{
+    unsigned rows = 0, behind = 0;
+    double worst = 0;
+    char number[32];
+    enum bench_engine better;
+
+    for (unsigned i = 0; i < bench_row_count; i++) {
+        double cost = bench_policy_cost(r, i, &better);
+
+        rows += cost > 0;
+        behind += cost > BENCH_POLICY_GOAL;
+        worst = fmax(worst, cost);
+    }
+    if (!rows)
+        return;
+    fprintf(out,
+            "%s against the better of %s and %s: at most %sx its cost; behind by more than %.0f %% in %u of "
+            "%u rows\n",
+            bench_engine_names[BENCH_AUTO], bench_engine_names[BENCH_DIRECT],
+            bench_engine_names[BENCH_TRANSLATE], bench_number(worst, number), (BENCH_POLICY_GOAL - 1) * 100,
+            behind, rows);
+    for (unsigned i = 0; i < bench_row_count; i++) {
+        double cost = bench_policy_cost(r, i, &better);
+
+        if (cost > BENCH_POLICY_GOAL)
+            fprintf(out, "  %s: %sx %s%s\n", bench_rows[i].name, bench_number(cost, number),
+                    bench_engine_names[better],
+                    bench_spreads_overlap(r, i, BENCH_AUTO, better) ? ", but the rounds differ by as much"
+                                                                    : "");
+    }
+}
+
 /* Why figures are missing, below the figures. */
 static void bench_table_missing(const struct bench_results *r, FILE *out)
 {
@@ -142,5 +175,6 @@ void bench_table_print(const struct bench_results *r, FILE *out)
             bench_table_rises(r, out);
     }
     fputc('\n', out);
+    bench_policy_print(r, out);
     bench_table_missing(r, out);
 }

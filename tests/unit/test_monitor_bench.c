@@ -138,6 +138,51 @@ static void figures_have_units(void **state)
     bench_results_finish(&r);
 }
 
+static void policy_figures(struct bench_results *r, const char *name, double automatic, double direct,
+                           double translate)
+{
+    bench_cell_add(&r->cell[row(name)][BENCH_AUTO], automatic);
+    bench_cell_add(&r->cell[row(name)][BENCH_DIRECT], direct);
+    bench_cell_add(&r->cell[row(name)][BENCH_TRANSLATE], translate);
+}
+
+static void policies(void **state)
+{
+    struct bench_results r = results();
+    enum bench_engine better;
+    char text[2048] = "";
+    FILE *out = fmemopen(text, sizeof(text), "w");
+
+    (void)state;
+    bench_policy_print(&r, out); /* nothing was compared: nothing is said */
+    assert_int_equal(ftell(out), 0);
+    bench_cell_add(&r.cell[row("exec")][BENCH_AUTO], 900);
+    bench_cell_add(&r.cell[row("exec")][BENCH_DIRECT], 100);
+    near(bench_policy_cost(&r, row("exec"), &better), 0); /* without translate there is no better of two */
+    policy_figures(&r, "fork", 105, 300, 100);
+    near(bench_policy_cost(&r, row("fork"), &better), 1.05);
+    assert_int_equal(better, BENCH_TRANSLATE);
+    policy_figures(&r, "fib", 30, 20, 40);
+    near(bench_policy_cost(&r, row("fib"), &better), 1.5);
+    assert_int_equal(better, BENCH_DIRECT);
+    policy_figures(&r, "memcpy", 10000, 20000, 5000); /* MB/s: more is better */
+    near(bench_policy_cost(&r, row("memcpy"), &better), 2);
+    assert_int_equal(better, BENCH_DIRECT);
+    assert_false(bench_spreads_overlap(&r, row("memcpy"), BENCH_AUTO, BENCH_DIRECT)); /* one round */
+    policy_figures(&r, "memcpy", 12000, 25000, 6000);
+    assert_false(bench_spreads_overlap(&r, row("memcpy"), BENCH_AUTO, BENCH_DIRECT));
+    policy_figures(&r, "fib", 20, 31, 40);
+    assert_true(bench_spreads_overlap(&r, row("fib"), BENCH_AUTO, BENCH_DIRECT));
+    policy_figures(&r, "fib", 29, 20, 40); /* medians 29 and 20 */
+    bench_policy_print(&r, out);
+    fclose(out);
+    assert_non_null(strstr(text, "at most 2.05x its cost; behind by more than 10 % in 2 of 3 rows\n"));
+    assert_non_null(strstr(text, "  memcpy: 2.05x ringlet-direct\n"));
+    assert_non_null(strstr(text, "  fib: 1.45x ringlet-direct, but the rounds differ by as much\n"));
+    assert_null(strstr(text, "fork"));
+    bench_results_finish(&r);
+}
+
 static void twins(void **state)
 {
     struct bench_results r = results();
@@ -707,6 +752,7 @@ int main(void)
         cmocka_unit_test(figures_have_units),
         cmocka_unit_test(too_many_samples),
         cmocka_unit_test(numbers),
+        cmocka_unit_test(policies),
         cmocka_unit_test(twins),
         cmocka_unit_test(rises),
         cmocka_unit_test(subjects),
