@@ -242,6 +242,10 @@ struct bt_vcpu {
     uint32_t forms_mask, forms_used;
 
     struct bt_shown *shown_of; /* by space */
+    struct bt_age {
+        uint64_t serial; /* the address space that kicks is about */
+        uint32_t kicks;  /* that found its user code running; counted while it is young */
+    } age[SPT_MAX_SPACES];
     struct {
         uint32_t page, touches;
     } young[256];                         /* user pages that soft sites touch and no window shows, by hash */
@@ -451,6 +455,7 @@ void bt_probe_less(struct bt_vcpu *v, unsigned space, uint32_t gva, uint32_t pag
 void bt_probe_touched(struct bt_vcpu *v, uint32_t gva, bool write);
 void bt_probe_shown(struct bt_vcpu *v, uint32_t gva, bool write);
 void bt_probe_sampled(struct bt_vcpu *v, uint32_t b);
+bool bt_probe_young(struct bt_vcpu *v); /* the current user space: has it hardly run yet? */
 /* group.c */
 uint32_t bt_group_find(struct bt_vcpu *v, uint64_t gpa, uint32_t eip); /* 0: there is none */
 void bt_group_add(struct bt_vcpu *v, uint32_t b);

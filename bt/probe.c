@@ -4,6 +4,7 @@
 
 enum {
     PROBE_TOUCHES = 32, /* soft accesses that cost as much as an mmap and what follows from it */
+    YOUNG_KICKS = 3,    /* found running less often than that: a process that may be gone in a moment */
     PROBE_BYTES = SPT_MAX_SPACES * sizeof(struct bt_shown),
 };
 
@@ -14,6 +15,10 @@ enum {
  * at all. The table is a guess, kept right where that is cheap; when it is wrong, the window faults as ever. A page that
  * is not there is counted, and put there when it has been touched often enough to be worth a host call: without a
  * signal, since it is C that finds out. Kick signals find the sites where time is spent: those need no probe.
+ *
+ * Not in a young address space, though: there kicks find the code that all short processes run, and no window lives
+ * long enough to be worth its price. For the same reason a site becomes soft in a young space however many pages its
+ * faults show: the dynamic linker meets whole files, sixteen pages at a time, of which it reads a few bytes.
 :*/
 int bt_probe_init(struct bt_vcpu *v, struct host_err *err)
 {
@@ -76,12 +81,32 @@ void bt_probe_touched(struct bt_vcpu *v, uint32_t gva, bool write)
         bt_probe_shown(v, gva, write);
 }
 
+static struct bt_age *aged(struct bt_vcpu *v)
+{
+    struct bt_age *s = &v->age[spt_user_space(v->spt)];
+    uint64_t serial = spt_user_serial(v->spt);
+    if (s->serial != serial) {
+        s->serial = serial;
+        s->kicks = 0;
+    }
+    return s;
+}
+
+bool bt_probe_young(struct bt_vcpu *v)
+{
+    return aged(v)->kicks < YOUNG_KICKS;
+}
+
 /* A kick has found this block running: its soft sites are worth windows. */
 void bt_probe_sampled(struct bt_vcpu *v, uint32_t b)
 {
     const struct bt_block *blk = &v->block[b];
     if (!(blk->mode & RC_MODE_USER))
         return;
+    if (bt_probe_young(v)) {
+        aged(v)->kicks++;
+        return;
+    }
     for (unsigned i = 0; i < blk->count; i++) {
         const struct bt_map *m = &v->map[blk->map + i];
         if (m->form != BT_FORM_SOFT)

@@ -88,9 +88,11 @@ static void guilty(struct trap *p, enum bt_form form)
     capture(p, BT_LEAVE_RESITE);
 }
 
-/* The fault served one page only: should this site be soft? */
-static bool make_soft(struct trap *p)
+/* Should this site be soft? Not if the fault has shown more than one page, unless that will not last. */
+static bool make_soft(struct trap *p, uint64_t pages)
 {
+    if (pages > 2 && !(p->v->cpu.cpl == 3 && bt_probe_young(p->v)))
+        return false;
     if (!bt_form_fault(p->v, p->gpa, p->form))
         return false;
     p->v->drop_block = p->b;
@@ -166,7 +168,7 @@ static bool window_fault(struct trap *p)
     case SPT_RETRY:
         if (user_view)
             bt_probe_shown(v, gva, access & SPT_WRITE);
-        if ((spt_stats(v->spt)->pages_filled - filled <= 2 && make_soft(p)) || v->leave_pending)
+        if (make_soft(p, spt_stats(v->spt)->pages_filled - filled) || v->leave_pending)
             capture(p, BT_LEAVE_EVENT);
         return true;
     case SPT_TRUE_FAULT:
@@ -175,7 +177,7 @@ static bool window_fault(struct trap *p)
             guilty(p, BT_FORM_INTERP);
             return true;
         }
-        make_soft(p);
+        make_soft(p, 0);
         rc_raise_pf(&v->cpu, &info);
         leave_faulting(p);
         return true;
