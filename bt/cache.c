@@ -383,16 +383,15 @@ void bt_jtab_set(struct bt_vcpu *v, unsigned space, uint32_t b)
 {
     struct bt_jtab *t = &v->jtabs[space];
     uint32_t i = bt_jtab_index(v, v->block[b].eip);
-    if (t->count < BT_JTAB_LOG)
-        jtab_log(t)[t->count] = (uint16_t)i;
-    t->count++;
+    if (!t->entry[i] && t->count++ < BT_JTAB_LOG)
+        jtab_log(t)[t->count - 1] = (uint16_t)i;
     t->entry[i] = v->block[b].host;
     v->block[b].tabled = true;
     bt_group_used(v, b, space);
 }
 
-/* A process that lives for a millisecond sets some two hundred entries, and giving the memory back would cost two host
- * page faults for each. */
+/* A process that lives for a millisecond sets some thousand entries, and giving the memory back would cost a host page
+ * fault for nearly each of them. */
 void bt_jtab_flush(struct bt_vcpu *v, unsigned space)
 {
     struct bt_jtab *t = &v->jtabs[space];

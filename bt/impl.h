@@ -140,11 +140,11 @@ struct bt_shown {
     uint32_t minus_page[2][BT_SHOWN_ROWS]; /* [readable], [writable too] */
 };
 
-#define BT_JTAB_LOG 1024u
+#define BT_JTAB_LOG 8192u
 struct bt_jtab {
     uint32_t *entry; /* BT_JTAB_ENTRIES arena offsets by bt_jtab_index(EIP); 0: miss */
     uint32_t mode;   /* the mode all entries are for */
-    uint32_t count;  /* entries set since the last flush; the first BT_JTAB_LOG are listed behind the table */
+    uint32_t count;  /* entries that are not empty; the first BT_JTAB_LOG are listed behind the table */
 };
 
 struct bt_stubs {                       /* arena offsets */
