@@ -58,7 +58,7 @@ static const struct program *const deeds[] = {
 LONG_CODE(jump, "a jump into the stub",
           "movl $0x700000, %ebp; movl $0x40010000, %esp; orl $0, 8(%esp); movl 0x40011000, %eax",
           CHUNK("shlq $24, %rbp") CHUNK("decl 8(%rsp); js 5f") CHUNK("movw $0x1234, %bp; jmp *%rbp")
-              CHUNK("5: ud2"));
+              CHUNK("5: ud2") CHUNK("jmp ."));
 PROGRAM_CODE(honest, "honest work", "movl $42, %ebx", "int $0x80", "");
 
 enum { STUB_BYTES = 320, TIMER_HZ = 100, ROUNDS = 50, MMAP = 9, SIGRETURN = 15 };
@@ -91,38 +91,43 @@ static void deed(const struct program *p)
     check(trap.vector == 0x80 && trap.ebx == 42, "%s: and others go on", p->name);
 }
 
-static void patch(u32 offset)
+/* Where these two bytes are in the program; it must have them. */
+static u8 *find(u8 first, u8 second)
 {
     u8 *code = program_text();
     for (u32 i = 0; i < 200; i++)
-        if (code[i] == 0x66 && code[i + 1] == 0xbd) {
-            code[i + 2] = (u8)offset;
-            code[i + 3] = (u8)(offset >> 8);
-        }
+        if (code[i] == first && code[i + 1] == second)
+            return &code[i];
+    check(false, "no %x %x in the program", first, second);
+    return code;
 }
 
 /* A signal frame as the host's kernel would restore it (its ABI: struct sigcontext begins at byte 40 of the context):
- * 64-bit code at an address that is not mapped, with every signal blocked. */
-static void forge_frame(void)
+ * 64-bit code with every signal blocked. */
+static void forge_frame(u32 rip)
 {
     u8 *context = program_data();
     memset(context, 0, 4096);
     *(u32 *)(context + 8) = ROUNDS;                 /* a link that nobody follows */
     *(u32 *)(context + 160) = PROGRAM_STACK + 2048; /* RSP */
-    *(u32 *)(context + 168) = 0x66660000;           /* RIP */
-    *(u32 *)(context + 176) = 0x202;                /* RFLAGS */
-    *(u32 *)(context + 184) = 0x33;                 /* CS */
-    *(u32 *)(context + 188) = 0x2b0000;             /* SS */
-    memset(context + 296, 0xff, 8);                 /* the mask */
+    *(u32 *)(context + 168) = rip;
+    *(u32 *)(context + 176) = 0x202;    /* RFLAGS */
+    *(u32 *)(context + 184) = 0x33;     /* CS */
+    *(u32 *)(context + 188) = 0x2b0000; /* SS */
+    memset(context + 296, 0xff, 8);     /* the mask */
 }
 
-static void jump_about(u32 number, const char *name)
+enum { NOWHERE, LOOP };
+
+static void jump_about(u32 number, u32 to, const char *name)
 {
     quiet_checks(true);
     for (u32 offset = 0; offset < STUB_BYTES; offset++) {
         program_put(&jump);
-        patch(offset);
-        forge_frame();
+        u8 *low = find(0x66, 0xbd) + 2;
+        low[0] = (u8)offset;
+        low[1] = (u8)(offset >> 8);
+        forge_frame(to == LOOP ? PROGRAM + (u32)(find(0xeb, 0xfe) - program_text()) : 0x66660000);
         *(u32 *)(program_data() + 4096) = number;
         WRITE_CR(3, program_space_more());
         program_run(0, 0);
@@ -148,8 +153,9 @@ void guest_main(void)
     for (u32 i = 0; i < sizeof deeds / sizeof *deeds; i++)
         deed(deeds[i]);
     secret_is_kept("deeds");
-    jump_about(MMAP, "mmap");
-    jump_about(SIGRETURN, "a forged frame");
+    jump_about(MMAP, NOWHERE, "mmap");
+    jump_about(SIGRETURN, NOWHERE, "a forged frame that leads nowhere");
+    jump_about(SIGRETURN, LOOP, "a forged frame that leads to an endless loop");
     pit_stop();
     secret_is_kept("jumps");
 }
