@@ -190,14 +190,23 @@ void host_world_unmap(struct host_world *w, uint32_t gva, uint64_t len)
         *enqueue(w) = (struct world_call){.nr = SYS_munmap, .args = {gva, len}};
 }
 
+/* A descriptor travels in the arguments that modify_ldt does not have. */
+static void point_at_descriptor(const struct host_world *w, struct world_call *call)
+{
+    call->args[1] = WORLD_ORDERS + ORDERS_CALLS + (uint64_t)(call - w->calls) * CALL_BYTES +
+                    offsetof(struct world_call, args[3]);
+}
+
 void host_world_reset(struct host_world *w)
 {
     unsigned kept = 0;
 
     /* What was to be mapped need not be; what was to be a segment still does. */
     for (unsigned i = 0; i < w->call_count; i++)
-        if (is_segment(&w->calls[i]))
-            w->calls[kept++] = w->calls[i];
+        if (is_segment(&w->calls[i])) {
+            w->calls[kept] = w->calls[i];
+            point_at_descriptor(w, &w->calls[kept++]);
+        }
     w->call_count = kept;
     w->used = true;
     host_world_unmap(w, 0, HOST_WINDOW_SIZE);
@@ -254,10 +263,8 @@ int host_world_segment(struct host_world *w, unsigned index, const struct host_w
     *now = *wanted;
     struct user_desc d = descriptor(index, seg);
     struct world_call *call = enqueue(w);
-    /* The descriptor travels in the arguments the call does not have. */
-    uint64_t at = WORLD_ORDERS + ORDERS_CALLS + (uint64_t)(call - w->calls) * CALL_BYTES +
-                  offsetof(struct world_call, args[3]);
-    *call = (struct world_call){.nr = SYS_modify_ldt, .args = {0x11, at, sizeof(d)}};
+    *call = (struct world_call){.nr = SYS_modify_ldt, .args = {0x11, 0, sizeof(d)}};
+    point_at_descriptor(w, call);
     memcpy(&call->args[3], &d, sizeof(d));
     return 0;
 }
