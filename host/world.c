@@ -142,6 +142,17 @@ static struct world_call *last(struct host_world *w)
 /* Populated: what is mapped here the guest uses already, and a page fault in the world costs more than its share of this. */
 #define MAP_FLAGS ((uint64_t)(MAP_SHARED | MAP_FIXED | MAP_POPULATE))
 
+/* What was to happen to these pages, and nowhere else, is overtaken: a page is often shown, then allowed to be executed,
+ * or hidden and shown anew, all before the world runs again. */
+static void forget_overtaken(struct host_world *w, uint32_t gva, uint64_t len)
+{
+    const struct world_call *call;
+
+    while ((call = last(w)) && !is_segment(call) && call->args[0] >= gva &&
+           call->args[0] + call->args[1] <= gva + len)
+        w->call_count--;
+}
+
 /* The next page of the same run: one mmap does for both. */
 static bool extends(const struct world_call *call, uint32_t gva, uint64_t gpa, int prot)
 {
@@ -168,6 +179,7 @@ void host_world_map(struct host_world *w, uint32_t gva, uint64_t gpa, uint64_t l
     if (!range_ok(w, &gva, &gpa, &len) || gpa % HOST_PAGE || gpa > w->ram->size || len > w->ram->size - gpa)
         return;
     prot &= PROT_READ | PROT_WRITE | PROT_EXEC;
+    forget_overtaken(w, gva, len);
     struct world_call *call = last(w);
     if (extends(call, gva, gpa, prot)) {
         call->args[1] += len;
@@ -183,6 +195,7 @@ void host_world_unmap(struct host_world *w, uint32_t gva, uint64_t len)
 
     if (!range_ok(w, &gva, &ignored, &len))
         return;
+    forget_overtaken(w, gva, len);
     struct world_call *call = last(w);
     if (call && call->nr == SYS_munmap && call->args[0] + call->args[1] == gva)
         call->args[1] += len;

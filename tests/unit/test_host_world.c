@@ -482,6 +482,43 @@ static void neighbours_are_one_mapping(void **state)
     assert_memory_equal(&r->st.gpr[EAX], "wxyz", 4);
 }
 
+/* What a later call undoes or replaces is not done first; what it does so only in part is. */
+static void the_last_word_on_a_page_counts(void **state)
+{
+    struct rig *r = *state;
+    RUN(r, nops);
+    uint64_t before = r->counts.world_maps;
+    host_world_map(r->w, RIG_HOLE + HOST_PAGE, 0, HOST_PAGE, PROT_READ);
+    host_world_unmap(r->w, RIG_HOLE, HOST_PAGE);
+    host_world_map(r->w, RIG_HOLE, RIG_ROM_RAM, HOST_PAGE, PROT_READ);
+    host_world_map(r->w, RIG_HOLE, RIG_ROM_RAM, HOST_PAGE, PROT_READ | PROT_EXEC);
+    host_world_unmap(r->w, RIG_HOLE, 2 * HOST_PAGE);
+    host_world_map(r->w, RIG_HOLE, RIG_ROM_RAM, HOST_PAGE, PROT_READ);
+    RUN(r, nops);
+    assert_int_equal(r->counts.world_maps - before, 2); /* two pages unmapped, one mapped */
+    memcpy(r->ram.base + RIG_ROM_RAM + 0x123, "last", 4);
+    RUN(r, read_hole);
+    rig_expect_trap(r, 13, 0, RIG_CODE + 5); /* the HLT behind it */
+    assert_memory_equal(&r->st.gpr[EAX], "last", 4);
+    RUN(r, write_hole);
+    rig_expect_trap(r, 14, 7, RIG_CODE);
+}
+
+static void a_queued_segment_outlives_a_reset(void **state)
+{
+    struct rig *r = *state;
+    RUN(r, nops);
+    host_world_map(r->w, RIG_HOLE, 0, HOST_PAGE, PROT_READ);
+    rig_segment(r, RIG_TLS, RIG_DATA, 0xfff, 0x3);
+    host_world_reset(r->w);
+    rig_maps(r);
+    r->st.sel[GS] = HOST_WORLD_SELECTOR(RIG_TLS);
+    memcpy(r->ram.base + RIG_DATA_RAM + 0x10, "abcd", 4);
+    RUN(r, tls);
+    rig_expect_trap(r, 13, 0, RIG_CODE + 13);
+    assert_memory_equal(&r->st.gpr[EAX], "abcd", 4);
+}
+
 static void a_queue_of_any_length(void **state)
 {
     struct rig *r = *state;
@@ -937,6 +974,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_page_that_goes_away_faults, rig_setup, rig_teardown),
         cmocka_unit_test_setup_teardown(reset_leaves_nothing, rig_setup, rig_teardown),
         cmocka_unit_test_setup_teardown(neighbours_are_one_mapping, rig_setup, rig_teardown),
+        cmocka_unit_test_setup_teardown(the_last_word_on_a_page_counts, rig_setup, rig_teardown),
+        cmocka_unit_test_setup_teardown(a_queued_segment_outlives_a_reset, rig_setup, rig_teardown),
         cmocka_unit_test_setup_teardown(a_queue_of_any_length, rig_setup, rig_teardown),
         cmocka_unit_test_setup_teardown(nonsense_is_not_mapped, rig_setup, rig_teardown),
         cmocka_unit_test_setup_teardown(both_ends_of_the_address_space, rig_setup, rig_teardown),
