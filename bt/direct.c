@@ -183,6 +183,11 @@ enum bt_direct_answer bt_direct_page(struct bt_vcpu *v, uint32_t gva, struct spt
     return may_run(v, p) ? BT_DIRECT_YES : BT_DIRECT_NO;
 }
 
+bool bt_direct_known(const struct bt_vcpu *v, uint64_t gpa)
+{
+    return may_run(v, page_of(v, gpa));
+}
+
 void bt_direct_revoke(struct bt_vcpu *v, uint64_t gpa)
 {
     struct bt_direct_page *p = page_of(v, gpa);

@@ -8,6 +8,8 @@ enum { PF_WRITE = 2, PF_FETCH = 16 };
 /* The same page faults again and again at one instruction: the world cannot have it (too low an address). */
 enum { DIRECT_REPEATS = 3 };
 enum { DIRECT_LINGER = 8 };
+/* Bytes, aligned so, that are looked through when code in them is first reached. */
+enum { DIRECT_AROUND = 16 * HOST_PAGE };
 /* So many worlds of one address space may die before it has to do without. */
 enum { DIRECT_DEATHS = 3 };
 /* What a crossing costs the guest, there and back; a mapping made on the way. */
@@ -66,6 +68,24 @@ static bool direct_stuck(struct direct *d, uint32_t gva)
     return ++d->fault_repeats > DIRECT_REPEATS;
 }
 
+/* Code that has just reached a page soon reaches those around it, and each would be an exit of its own, which costs as
+ * much as several mappings. A program's pages are known once another process has run it. Only with A set: the guest
+ * wants to know which pages are used. */
+static void direct_fetch_around(struct direct *d, uint32_t gva)
+{
+    struct vm *vm = d->vm;
+    struct spt *spt = bt_spt(vm->vcpu);
+    uint32_t first = gva & ~(DIRECT_AROUND - 1);
+    struct spt_walk w;
+    struct spt_info info;
+
+    for (uint32_t at = first; at - first < DIRECT_AROUND; at += HOST_PAGE)
+        if ((at ^ gva) >= HOST_PAGE && spt_walk(&vm->ram, spt_paging(spt), at, SPT_USER | SPT_EXEC, &w) &&
+            w.accessed && bt_direct_known(vm->vcpu, w.gpa) &&
+            bt_direct_page(vm->vcpu, at, &info) == BT_DIRECT_YES && !spt_user_grants(spt, at, false))
+            spt_fault(spt, true, at, SPT_USER, &info);
+}
+
 static enum direct_next direct_fetch(struct direct *d, uint32_t gva)
 {
     struct vm *vm = d->vm;
@@ -87,6 +107,7 @@ static enum direct_next direct_fetch(struct direct *d, uint32_t gva)
     if (direct_stuck(d, gva) ||
         (!spt_user_grants(spt, gva, false) && spt_fault(spt, true, gva, SPT_USER, &info) != SPT_RETRY))
         return direct_interpret(d);
+    direct_fetch_around(d, gva);
     return GO_BACK;
 }
 
