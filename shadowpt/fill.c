@@ -5,7 +5,8 @@
 #include <sys/mman.h>
 
 /* Up to 64 KiB the host pre-faults with the mapping: cheaper than a host fault per page, and A bits say that
- * the guest uses these pages. Larger runs are mostly direct maps of memory that may never be touched. */
+ * the guest uses these pages. Larger runs are mostly direct maps of memory that may never be touched; and what a
+ * followed space uses is touched by its follower, seldom in the window. */
 #define POPULATE_PAGES 16u
 
 static void entry_set(struct spt *s, struct spt_walk *w, unsigned level, uint64_t bits)
@@ -170,7 +171,7 @@ static int fill_run(const struct source *src, struct leaf *l, unsigned at)
     int prot = want.writable ? PROT_READ | PROT_WRITE : PROT_READ;
     int r = upgrade ? host_window_protect(&sp->window, gva, len, prot)
                     : host_window_map(&sp->window, gva, gfn << PAGE_SHIFT, len, prot,
-                                      end - first <= POPULATE_PAGES);
+                                      !sp->followed && end - first <= POPULATE_PAGES);
     if (r != 0)
         return r;
     trace_change(s, sp,
