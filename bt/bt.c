@@ -323,10 +323,13 @@ static void chain(struct bt_vcpu *v, uint32_t b, uint32_t mode, unsigned space)
     bt_dispatch_set(v, mode, space, b);
 }
 
+/* Unchained only. A RET comes back to the block that called, and leaves by that one's link. */
 static unsigned retired_by(const struct bt_vcpu *v)
 {
+    const struct bt_link *l = &v->link[v->leave_link];
     switch (v->leave_reason) {
     case BT_LEAVE_LINK:
+        return l->block == v->run_block ? l->done : v->block[v->run_block].count;
     case BT_LEAVE_MISS:
         return v->block[v->run_block].count;
     case BT_LEAVE_ABORTED:

@@ -12,6 +12,7 @@
 #define BT_ARENA_DEFAULT  (UINT64_C(64) << 20)
 #define BT_USER_SPACES    512u /* address spaces with a window of their own, by default */
 #define BT_BLOCK_MAX      48u  /* guest instructions in a block */
+#define BT_BLOCK_LINKS    3u   /* direct branches behind which a block goes on no longer */
 #define BT_BLOCK_RELOCS   255u
 #define BT_BLOCK_ROOM     (16u << 10) /* emitted bytes a block may need at most */
 #define BT_JTAB_ENTRIES   (UINT32_C(1) << 16)
@@ -89,7 +90,7 @@ struct bt_site { /* a callout's instruction */
     bool looks;     /* SOFT: looks into the TLB itself, the callout is for what it does not find */
 };
 
-struct bt_link {    /* a direct branch at the end of a block, patched when the target is known */
+struct bt_link {    /* a direct branch out of a block, patched when the target is known */
     uint32_t block; /* whose exit this is */
     uint32_t at;    /* arena offset of the rel32 */
     uint32_t stub;  /* arena offset of the unlinked stub */
@@ -97,6 +98,7 @@ struct bt_link {    /* a direct branch at the end of a block, patched when the t
     uint32_t to;      /* block, 0: unlinked */
     uint32_t next_in; /* next link in the target's incoming list */
     uint8_t cross;    /* leaves the page, or leaves or enters a straddling block */
+    uint8_t done;     /* instructions of the block that are done when it is taken */
 };
 
 /* Blocks of one physical page of user code that were made for one linear page address: see group.c. */

@@ -158,8 +158,7 @@ static void emit_insn(struct tx *t)
     uint32_t start = t->e.at;
     int esp = t->esp;
     if (tx_is_flow(kind)) {
-        tx_flow(t, kind);
-        if (t->ended)
+        if (tx_flow(t, kind))
             return;
         kind = TX_END;
         t->e.at = start;
@@ -205,7 +204,7 @@ static enum bt_decode fetch_insn(struct tx *t, bool first)
 bool bt_cache_room(const struct bt_vcpu *v)
 {
     return v->arena_next + BT_BLOCK_ROOM <= v->arena.size && v->block_count + 1 < v->block_max &&
-           v->map_count + BT_BLOCK_MAX < v->map_max && v->link_count + 4 < v->link_max &&
+           v->map_count + BT_BLOCK_MAX < v->map_max && v->link_count + BT_BLOCK_LINKS + 4 < v->link_max &&
            v->site_count + BT_BLOCK_MAX < v->site_max && v->reloc_count + BT_BLOCK_RELOCS < v->reloc_max;
 }
 

@@ -107,7 +107,7 @@ void tx_reloc(struct tx *t, uint32_t at,
 bool tx_probed(struct tx *t, enum tx_kind kind);
 
 /* translate_flow.c */
-void tx_flow(struct tx *t, enum tx_kind kind);
+bool tx_flow(struct tx *t, enum tx_kind kind); /* false: nothing could be emitted */
 bool tx_flow_possible(const struct tx *t, enum tx_kind kind);
 void tx_jump_to(struct tx *t, uint32_t eip); /* jmp to a guest address, chained later */
 void tx_stubs(struct tx *t);                 /* unlinked ends of all branches */

@@ -6,7 +6,10 @@ static void link_here(struct tx *t, uint32_t target_eip)
 {
     struct bt_vcpu *v = t->v;
     struct bt_link *l = &v->link[v->link_count];
-    *l = (struct bt_link){.block = t->b, .at = t->e.at, .target_eip = target_eip};
+    *l = (struct bt_link){.block = t->b,
+                          .at = t->e.at,
+                          .target_eip = target_eip,
+                          .done = (uint8_t)(t->blk->count + (t->next != t->eip))};
     l->cross = (target_eip ^ t->blk->eip) >> 12 != 0;
     v->link_count++;
     t->blk->link_count++;
@@ -37,7 +40,7 @@ void tx_stubs(struct tx *t)
         e_patch32(e, l->at, l->stub);
         e_mov_imm(e, E_R8, l->target_eip);
         tx_reloc(t, e->at - 4, BT_RELOC_EIP);
-        if (l->cross && t->space != SPT_KERNEL_SPACE) {
+        if (l->cross && t->space != SPT_KERNEL_SPACE && !v->unchained) {
             e_jtab_jump(e, t->v->bmi2);
         } else {
             e_mov_imm(e, E_R9, n);
@@ -62,6 +65,21 @@ static void push_next(struct tx *t) /* mov dword gs:[r12-4], next; r12 -= 4 */
     tx_esp_settle(t);
 }
 
+/*T:342 Blocks go on
+ *
+ * Many branches are hardly ever taken (a kernel is full of checks that never fail), and calls come back. So a block does
+ * not end there: what follows is translated behind the branch, and neither a jump nor another block's entry and exits
+ * lie between. It ends where it has a few exits already, since each goes on with code that may never run, and that may
+ * be translated a second time for those who jump there.
+:*/
+static void go_on(struct tx *t, bool may)
+{
+    if (may && t->blk->link_count < BT_BLOCK_LINKS)
+        return;
+    tx_jump_to(t, t->next);
+    t->ended = true;
+}
+
 /* Where the mirrored host RET lands: is this where the guest really returns to? */
 static void return_site(struct tx *t)
 {
@@ -74,7 +92,7 @@ static void return_site(struct tx *t)
     EB(e, 0x4c, 0x89, 0xc9);
     e_jtab_jump(e, t->v->bmi2);
     EB(e, 0x4c, 0x89, 0xc9);
-    tx_jump_to(t, t->next);
+    go_on(t, !t->v->unchained); /* there each block is counted, and this one was left by the call */
 }
 
 static bool load_target(struct tx *t) /* r8d = r/m32 */
@@ -109,8 +127,8 @@ bool tx_flow_possible(const struct tx *t, enum tx_kind kind)
     }
 }
 
-/* Ends the block unless nothing could be emitted (a memory operand that needs the interpreter). */
-void tx_flow(struct tx *t, enum tx_kind kind)
+/* False: nothing could be emitted (a memory operand that needs the interpreter). */
+bool tx_flow(struct tx *t, enum tx_kind kind)
 {
     struct emit *e = &t->e;
     const struct bt_insn *i = &t->insn;
@@ -118,8 +136,8 @@ void tx_flow(struct tx *t, enum tx_kind kind)
     case TX_JCC:
         EB(e, 0x0f, 0x80 | (i->opcode & 15));
         link_here(t, branch_target(t));
-        tx_jump_to(t, t->next);
-        break;
+        go_on(t, true);
+        return true;
     case TX_JMP:
         tx_jump_to(t, branch_target(t));
         break;
@@ -131,7 +149,7 @@ void tx_flow(struct tx *t, enum tx_kind kind)
         e8(e, 0xe8);
         link_here(t, branch_target(t));
         return_site(t);
-        break;
+        return true;
     case TX_RET:
         e_stack(e, 0x8b, E_R8, (int8_t)t->esp);
         t->esp += 4 + (i->imm_off ? (int)(i->imm & 0xffff) : 0);
@@ -140,7 +158,7 @@ void tx_flow(struct tx *t, enum tx_kind kind)
         break;
     case TX_JMP_RM:
         if (!load_target(t))
-            return;
+            return false;
         tx_esp_settle(t);
         e_jtab_jump(e, t->v->bmi2);
         if (t->form == BT_FORM_SOFT) {
@@ -150,14 +168,15 @@ void tx_flow(struct tx *t, enum tx_kind kind)
         break;
     case TX_CALL_RM:
         if (t->form != BT_FORM_WINDOW || !load_target(t))
-            return;
+            return false;
         push_next(t);
         e_jtab_lookup(e, t->v->bmi2);
         EB(e, 0x41, 0xff, 0xd1); /* call r9 */
         return_site(t);
-        break;
+        return true;
     default:
-        return;
+        return false;
     }
     t->ended = true;
+    return true;
 }

@@ -63,9 +63,7 @@ static bool emit_shown(struct tx *t, enum tx_kind kind)
     bool ok;
     t->form = BT_FORM_WINDOW;
     if (tx_is_flow(kind)) {
-        if (tx_flow_possible(t, kind))
-            tx_flow(t, kind);
-        ok = t->ended;
+        ok = tx_flow_possible(t, kind) && tx_flow(t, kind);
     } else {
         ok = tx_plain(t, kind);
         tx_esp_settle(t); /* as after the callout */
