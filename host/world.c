@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 /* The world that this thread is inside of: a kick of the thread is a kick of the world. */
@@ -97,6 +98,16 @@ void host_world_destroy(struct host_world *w)
 bool host_world_cpuid_faults(const struct host_world *w)
 {
     return w->cpuid_faults;
+}
+
+uint64_t host_world_cpu_ns(const struct host_world *w)
+{
+    clockid_t clock;
+    struct timespec ts;
+
+    if (w->dead || clock_getcpuclockid(w->pid, &clock) != 0 || clock_gettime(clock, &ts) != 0)
+        return 0;
+    return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
 }
 
 /* ---- The queue. ---- */

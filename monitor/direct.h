@@ -16,6 +16,8 @@ struct direct_world {
     struct rc_world segments;
     unsigned space;  /* 0: of no space, and empty */
     unsigned grants; /* bt_direct_grants() when it was filled */
+    uint64_t cpu_ns; /* host_world_cpu_ns() when last asked; since then: */
+    uint64_t unseen_ns, unseen_exits;
 };
 TAILQ_HEAD(direct_queue, direct_world);
 

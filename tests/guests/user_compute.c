@@ -1,6 +1,6 @@
-/* Two programs for 200 ms each, while a timer ticks: one that computes and calls the kernel never (VARIANT 1), and one
- * that does nothing but call it (2). The first is what policy `auto` is to find and to run natively, the second what it
- * is to leave alone. */
+/* Programs for 200 ms each, while a timer ticks: one that computes and calls the kernel never (VARIANT 1), one that does
+ * nothing but call it (2), and one after the other in one address space (3). The first is what policy `auto` is to find
+ * and to run natively, the second what it is to leave alone, or to take back. */
 #include "lib/program.h"
 
 enum { TICKS = 200 };
@@ -35,6 +35,7 @@ static void calls(void)
     volatile u32 *d = (u32 *)program_data();
     u32 n = 0, wrong = 0;
     program_put(&call);
+    d[1] = 0;
     while (ticks < TICKS) {
         program_run(0, 0);
         wrong += trap.vector != 0x80 || d[1] != ++n;
@@ -48,7 +49,12 @@ void guest_main(void)
     trap_hook[0x20] = tick;
     pic_mask(0xfffe);
     pit_periodic(1000);
-    VARIANT == 1 ? computes() : calls();
+    if (VARIANT != 2)
+        computes();
+    if (VARIANT == 3)
+        ticks = 0;
+    if (VARIANT != 1)
+        calls();
     pit_stop();
     check(ticks >= TICKS, "%u ticks", ticks);
 }

@@ -216,6 +216,8 @@ void host_world_unmap(struct host_world *w, uint32_t gva, uint64_t len);
 void host_world_reset(struct host_world *w);
 /* Whether CPUID in this world is a #GP (the CPU can do that) and not the host's own answer. */
 bool host_world_cpuid_faults(const struct host_world *w);
+/* CPU time that the world has had so far, in ns; a system call. */
+uint64_t host_world_cpu_ns(const struct host_world *w);
 /* seg NULL: empty. Returns -1 when the host refuses this descriptor (16-bit segments on some kernels). */
 int host_world_segment(struct host_world *w, unsigned index, const struct host_world_segment *seg);
 /* Run user code from *st until it leaves; *st is then the state it left with. */
