@@ -148,22 +148,34 @@ void bt_cache_flush(struct bt_vcpu *v)
     v->counts.cache_flushes++;
 }
 
-static uint32_t find_in(const struct bt_vcpu *v, uint64_t gpa, uint32_t eip, uint32_t mode, uint32_t view)
+static uint32_t find_grouped(const struct bt_vcpu *v, uint64_t gpa, uint32_t mode, uint32_t group)
 {
-    for (uint32_t b = v->hash[hash_of(v, gpa, view, mode)]; b; b = v->block[b].hash_next) {
-        const struct bt_block *blk = &v->block[b];
-        if (blk->gpa == gpa && blk->eip == eip && blk->mode == mode)
-            return b;
-    }
-    return 0;
+    uint32_t b = v->hash[hash_of(v, gpa, group, mode)];
+    while (b && (v->block[b].gpa != gpa || v->block[b].group != group || v->block[b].mode != mode))
+        b = v->block[b].hash_next;
+    return b;
+}
+
+static uint32_t find_alone(const struct bt_vcpu *v, uint64_t gpa, uint32_t eip, uint32_t mode)
+{
+    uint32_t b = v->hash[hash_of(v, gpa, eip / HOST_PAGE, mode)];
+    while (b && (v->block[b].gpa != gpa || v->block[b].eip != eip || v->block[b].mode != mode ||
+                 v->block[b].group))
+        b = v->block[b].hash_next;
+    return b;
+}
+
+uint32_t bt_cache_find_unsettled(struct bt_vcpu *v, uint64_t gpa, uint32_t eip, uint32_t mode)
+{
+    bool user = mode & RC_MODE_USER, may_straddle = eip % HOST_PAGE > HOST_PAGE - BT_MAX_INSN;
+    uint32_t g = user ? bt_group_find(v, gpa, eip) : 0, b = g ? find_grouped(v, gpa, mode, g) : 0;
+    return !b && (!user || may_straddle) ? find_alone(v, gpa, eip, mode) : b;
 }
 
 uint32_t bt_cache_find(struct bt_vcpu *v, uint64_t gpa, uint32_t eip, uint32_t mode)
 {
-    bool user = mode & RC_MODE_USER;
-    uint32_t g = user ? bt_group_find(v, gpa, eip) : 0, b = g ? find_in(v, gpa, eip, mode, g) : 0;
-    bool may_straddle = eip % HOST_PAGE > HOST_PAGE - BT_MAX_INSN;
-    return !b && (!user || may_straddle) ? find_in(v, gpa, eip, mode, eip / HOST_PAGE) : b;
+    uint32_t b = bt_cache_find_unsettled(v, gpa, eip, mode), g = v->block[b].group;
+    return g && v->block[b].epoch != v->group[g].epoch ? 0 : b;
 }
 
 static uint32_t *page_head(struct bt_vcpu *v, uint64_t gpa)

@@ -64,12 +64,10 @@ void bt_group_add(struct bt_vcpu *v, uint32_t b)
     if (!n)
         n = create(v, blk->gpa, blk->eip);
     blk->group = n;
-    blk->group_next = v->group[n].first;
-    v->group[n].first = b;
+    blk->epoch = v->group[n].epoch;
     v->group[n].live++;
 }
 
-/* The block is dead, and stays in the list until the group is walked. */
 void bt_group_remove(struct bt_vcpu *v, uint32_t b)
 {
     uint32_t n = v->block[b].group;
@@ -125,6 +123,15 @@ static bool is_free(const struct bt_vcpu *v, const struct bt_group *g)
     for (unsigned i = 0; i < BT_GROUP_OWNERS && !used; i++)
         used = alive(v, &g->owner[i]);
     return !used;
+}
+
+/* Its blocks follow when they are wanted. A block that stays behind is told from one that has followed by the epoch: by the
+ * address it could not be, once the group comes back to where it was. */
+void bt_group_move(struct bt_vcpu *v, uint32_t n, uint32_t eip)
+{
+    struct bt_group *g = &v->group[n];
+    g->page = eip / HOST_PAGE;
+    g->pinned = ++g->epoch == UINT32_MAX;
 }
 
 /* A group of this physical page that is nobody's, or 0. */

@@ -106,34 +106,36 @@ struct bt_link {    /* a direct branch out of a block, patched when the target i
 struct bt_group {
     uint32_t page, frame; /* numbers: linear, physical */
     uint32_t next;        /* of the same frame */
-    uint32_t first;       /* of its blocks; dropped ones are among them */
     uint32_t live;        /* blocks that are not dropped */
+    uint32_t epoch;       /* how often it has moved */
     bool pinned;          /* stays where it is */
     struct bt_owner {
         uint32_t life, space; /* of an address space that has looked blocks up here; space 0: nobody */
     } owner[BT_GROUP_OWNERS];
 };
 
-struct bt_block {
-    uint64_t gpa, gpa2; /* gpa2: page of the tail of a straddling instruction, else 0 */
-    uint32_t eip;
-    uint32_t host, main, end; /* arena offsets: indirect entry, main entry, end */
-    uint32_t mode;
-    uint32_t guest_len;
-    uint32_t map, site; /* first row in v->map / first site */
-    uint32_t links_in;  /* list head of incoming links */
-    uint32_t first_link;
-    uint32_t reloc; /* first row in v->reloc */
+struct bt_block { /* what it takes to find it and to move it comes first, in one line of the host's caches */
+    uint64_t gpa;
+    uint32_t eip, mode;
     uint32_t hash_next;
-    uint32_t group, group_next; /* 0: belongs to none */
+    uint32_t group, epoch;    /* 0: belongs to none; its group's when the block was there last */
+    uint32_t todo;            /* list of those whose chains bt_rebase is to follow */
+    uint32_t host, main, end; /* arena offsets: indirect entry, main entry, end */
+    uint32_t reloc;           /* first row in v->reloc */
+    uint32_t site, first_link;
+    uint8_t count, link_count, site_count, reloc_count;
+    uint8_t reloc_eips; /* so many of the relocations are for what depends on eip: they come first */
+    bool dead : 1;
+    bool tabled : 1; /* has been entered through a jump table */
+    uint16_t heat;   /* its word in v->heat, if any of its sites looks into the TLB itself */
+    uint64_t gpa2;   /* page of the tail of a straddling instruction, else 0 */
+    uint32_t guest_len;
+    uint32_t map;      /* first row in v->map */
+    uint32_t links_in; /* list head of incoming links */
     struct {
         uint32_t next, prev;
     } in_page[2]; /* in the lists of gpa's and gpa2's page; see struct bt_vcpu.page_blocks */
-    uint8_t count, link_count, site_count, reloc_count;
-    bool dead;
-    bool tabled;   /* has been entered through a jump table */
-    uint16_t heat; /* its word in v->heat, if any of its sites looks into the TLB itself */
-};
+} __attribute__((aligned(64)));
 
 /* What a user space's window is believed to show: by the low bits of the page number, minus the page number. Only a guess;
  * the window decides. See probe.c. */
@@ -412,6 +414,8 @@ int bt_cache_init(struct bt_vcpu *v, struct host_err *err);
 void bt_cache_finish(struct bt_vcpu *v);
 void bt_cache_flush(struct bt_vcpu *v);
 uint32_t bt_cache_find(struct bt_vcpu *v, uint64_t gpa, uint32_t eip, uint32_t mode);
+/* The same, also if its group has come to this address and the block has not followed yet: bt_settle it before use. */
+uint32_t bt_cache_find_unsettled(struct bt_vcpu *v, uint64_t gpa, uint32_t eip, uint32_t mode);
 void bt_cache_insert(struct bt_vcpu *v, uint32_t b);
 void bt_cache_drop(struct bt_vcpu *v, uint32_t b);
 bool bt_cache_drop_range(struct bt_vcpu *v, uint64_t gpa, unsigned len);
@@ -461,6 +465,7 @@ bool bt_probe_young(struct bt_vcpu *v); /* the current user space: has it hardly
 /* group.c */
 uint32_t bt_group_find(struct bt_vcpu *v, uint64_t gpa, uint32_t eip); /* 0: there is none */
 void bt_group_add(struct bt_vcpu *v, uint32_t b);
+void bt_group_move(struct bt_vcpu *v, uint32_t n, uint32_t eip);
 void bt_group_remove(struct bt_vcpu *v, uint32_t b);
 void bt_group_used(struct bt_vcpu *v, uint32_t b,
                    unsigned space); /* this space is about to know a way to b */
@@ -469,6 +474,8 @@ uint32_t bt_group_dead(struct bt_vcpu *v, uint64_t gpa);
 /* rebase.c */
 void bt_kin_set(struct bt_vcpu *v, uint32_t b);
 uint32_t bt_rebase(struct bt_vcpu *v, uint32_t eip, uint64_t gpa, unsigned space, uint32_t mode);
+bool bt_settle(struct bt_vcpu *v, uint32_t b,
+               unsigned space); /* false: the verifier refuses what comes along */
 
 /* dispatch.c */
 struct bt_jtab *bt_dispatch_jtab(struct bt_vcpu *v, uint32_t mode); /* NULL: no memory */

@@ -13,9 +13,10 @@ enum { BATCH = 64 }; /* blocks copied at most because one was wanted */
  * changed: a tenth of the cost of decoding and translating again. What the original is chained to inside its
  * page will be wanted next, and comes along, chained.
  *
- * Copies are written to memory that no cache holds. So where the last program that had the page has ended, all blocks of
- * the page are moved instead: the same few constants are changed in place, and everything else stays as it is, the
- * chains (both ends move alike), the hash row, the row in the jump table of the address space that is dead.
+ * Copies are written to memory that no cache holds. So where the last program that had the page has ended, its blocks are
+ * moved instead: the same few constants are changed in place, and everything else stays as it is, the chains (both
+ * ends move alike) and the hash row. The group moves at once, each block when it is wanted first, together with all that it is
+ * chained to: nothing else leads to a block that has stayed behind.
 :*/
 static uint32_t *kin_row(const struct bt_vcpu *v, uint64_t gpa, uint32_t mode)
 {
@@ -45,12 +46,10 @@ static void copy_bytes(uint8_t *to, const uint8_t *from, uint32_t len)
     __asm__ volatile("rep movsq" : "+D"(to), "+S"(from), "+c"(n) : : "memory");
 }
 
-static void relocate(struct bt_vcpu *v, const struct bt_block *blk, const uint32_t by[])
+static void relocate(struct bt_vcpu *v, const struct bt_block *blk, unsigned count, const uint32_t by[])
 {
     const struct bt_reloc *r = &v->reloc[blk->reloc];
-    for (unsigned i = 0; i < blk->reloc_count; i++) {
-        if (!by[r[i].kind])
-            continue;
+    for (unsigned i = 0; i < count; i++) {
         uint8_t *at = v->arena.rw + blk->host + r[i].off;
         uint32_t imm;
         memcpy(&imm, at, 4);
@@ -112,7 +111,7 @@ static uint32_t copy_block(struct bt_vcpu *v, uint32_t from, uint32_t eip)
         [BT_RELOC_SITE] = blk->site - old->site,
         [BT_RELOC_LINK] = blk->first_link - old->first_link,
     };
-    relocate(v, blk, by);
+    relocate(v, blk, blk->reloc_count, by);
     copy_links(v, old, b);
     copy_sites(v, old, b);
     bt_cache_insert(v, b);
@@ -121,13 +120,13 @@ static uint32_t copy_block(struct bt_vcpu *v, uint32_t from, uint32_t eip)
     return b;
 }
 
-static void move_block(struct bt_vcpu *v, struct bt_block *blk, uint32_t delta)
+/* A block follows its group, alone. */
+static void follow(struct bt_vcpu *v, struct bt_block *blk)
 {
-    const uint32_t by[] = {
-        [BT_RELOC_EIP] = delta, [BT_RELOC_NEG_EIP] = 0 - delta, [BT_RELOC_OUT] = 0, [BT_RELOC_SITE] = 0,
-        [BT_RELOC_LINK] = 0,
-    };
-    relocate(v, blk, by);
+    const struct bt_group *g = &v->group[blk->group];
+    uint32_t delta = g->page * HOST_PAGE - (blk->eip & ~(HOST_PAGE - 1));
+    const uint32_t by[] = {[BT_RELOC_EIP] = delta, [BT_RELOC_NEG_EIP] = 0 - delta};
+    relocate(v, blk, blk->reloc_eips, by);
     blk->eip += delta;
     for (unsigned i = 0; i < blk->link_count; i++)
         v->link[blk->first_link + i].target_eip += delta;
@@ -136,31 +135,56 @@ static void move_block(struct bt_vcpu *v, struct bt_block *blk, uint32_t delta)
     v->counts.moved++;
 }
 
-/* All blocks of group n to the page of eip; what the dead space had in its jump table the new one will want, too. Dropped blocks
- * leave the list. False: the verifier refuses one. */
-static bool move_group(struct bt_vcpu *v, uint32_t n, uint32_t eip, unsigned space)
+static bool behind(const struct bt_vcpu *v, const struct bt_block *blk)
 {
-    struct bt_group *g = &v->group[n];
-    uint32_t delta = (eip / HOST_PAGE - g->page) * HOST_PAGE;
-    bool tabled = !v->unchained && !bt_direct_owns(v, space, (uint64_t)g->frame * HOST_PAGE), good = true;
-    g->page = eip / HOST_PAGE;
-    for (uint32_t *at = &g->first; *at;) {
-        struct bt_block *blk = &v->block[*at];
-        if (blk->dead) {
-            *at = blk->group_next;
-            continue;
-        }
-        move_block(v, blk, delta);
-        if (blk->tabled && tabled)
-            bt_jtab_set(v, space, *at);
-        at = &blk->group_next;
+    return blk->group && blk->epoch != v->group[blk->group].epoch;
+}
+
+/* Block b is to follow soon: all it takes to do so is in memory that the host's caches have lost since. */
+static uint32_t *enlist(struct bt_vcpu *v, uint32_t b, uint32_t *last)
+{
+    struct bt_block *blk = &v->block[b];
+    __builtin_prefetch(&v->reloc[blk->reloc]);
+    __builtin_prefetch(&v->link[blk->first_link], 1);
+    for (uint32_t at = blk->host & ~63u; at < blk->end; at += 64)
+        __builtin_prefetch(v->arena.rw + at, 1);
+    blk->epoch = v->group[blk->group].epoch;
+    blk->todo = 0;
+    *last = b;
+    return &blk->todo;
+}
+
+static uint32_t *enlist_successors(struct bt_vcpu *v, const struct bt_block *blk, uint32_t *last)
+{
+    const struct bt_link *l = &v->link[blk->first_link];
+    for (unsigned i = 0; i < blk->link_count; i++)
+        if (l[i].to && behind(v, &v->block[l[i].to]))
+            last = enlist(v, l[i].to, last);
+    return last;
+}
+
+/* Block b, and all that chains lead to from there, to where their group is now. What the dead space had in its jump table
+ * the new one will want in its own. */
+bool bt_settle(struct bt_vcpu *v, uint32_t b, unsigned space)
+{
+    uint32_t first = 0, *last = &first;
+    if (!behind(v, &v->block[b]))
+        return true;
+    bool tabled = !v->unchained && !bt_direct_owns(v, space, v->block[b].gpa), good = true;
+    last = enlist(v, b, last);
+    for (b = first; b; b = v->block[b].todo) {
+        last = enlist_successors(v, &v->block[b], last);
+        follow(v, &v->block[b]);
+        if (tabled && v->block[b].tabled)
+            bt_jtab_set(v, space, b);
     }
-    for (uint32_t b = g->first; v->cfg.verify && b && good; b = v->block[b].group_next)
+    for (b = first; v->cfg.verify && b && good; b = v->block[b].todo)
         good = bt_verify_block(v, &v->block[b]);
     return good;
 }
 
 struct batch {
+    bool good;
     unsigned count;
     struct {
         uint32_t from, to;
@@ -177,15 +201,20 @@ static uint32_t add(struct bt_vcpu *v, struct batch *g, uint32_t from, uint32_t 
     return b;
 }
 
-/* Where link `l` of an original leads, at the new address: a block that is there already, or a copy made now. 0: leave it
+/* Where link `l` of an original leads, in the linear page of eip: a block that is there already, or a copy made now. 0: leave it
  * unlinked. */
-static uint32_t successor(struct bt_vcpu *v, struct batch *g, const struct bt_link *l, uint32_t delta)
+static uint32_t successor(struct bt_vcpu *v, struct batch *g, const struct bt_link *l, uint32_t eip,
+                          unsigned space)
 {
     const struct bt_block *target = &v->block[l->to];
     if (!l->to || l->cross || target->gpa2 || target->dead)
         return 0;
-    uint32_t eip = target->eip + delta, there = bt_cache_find(v, target->gpa, eip, target->mode);
-    return there ? there : add(v, g, l->to, eip);
+    eip = (eip & ~(HOST_PAGE - 1)) | (target->eip & (HOST_PAGE - 1));
+    uint32_t there = bt_cache_find_unsettled(v, target->gpa, eip, target->mode);
+    if (!there)
+        return add(v, g, l->to, eip);
+    g->good &= bt_settle(v, there, space);
+    return there;
 }
 
 static bool verified(struct bt_vcpu *v, const struct batch *g)
@@ -193,35 +222,33 @@ static bool verified(struct bt_vcpu *v, const struct batch *g)
     for (unsigned i = 1; v->cfg.verify && i < g->count; i++)
         if (!bt_verify_block(v, &v->block[g->row[i].to]))
             return false;
-    return true;
+    return g->good;
 }
 
-/* Block at eip made from one at another address, 0: none there; BT_BAD_BLOCK: the verifier refuses a copy. The caller has
+/* Block at eip made from one at another address, 0: none there; BT_BAD_BLOCK: the verifier refuses one. The caller has
  * made room for one block and verifies the one returned. */
 uint32_t bt_rebase(struct bt_vcpu *v, uint32_t eip, uint64_t gpa, unsigned space, uint32_t mode)
 {
     if (!(mode & RC_MODE_USER))
         return 0;
     uint32_t n = bt_group_find(v, gpa, eip) ? 0 : bt_group_dead(v, gpa);
-    if (n) {
-        if (!move_group(v, n, eip, space))
-            return BT_BAD_BLOCK;
-        uint32_t b = bt_cache_find(v, gpa, eip, mode);
-        if (b)
-            return b;
-    }
+    if (n)
+        bt_group_move(v, n, eip);
+    uint32_t there = bt_cache_find_unsettled(v, gpa, eip, mode);
+    if (there)
+        return bt_settle(v, there, space) ? there : BT_BAD_BLOCK;
     uint32_t from = kin_find(v, gpa, mode);
     if (!from)
         return 0;
     struct batch g;
     g.count = 0;
-    uint32_t delta = eip - v->block[from].eip;
+    g.good = true;
     add(v, &g, from, eip);
     for (unsigned i = 0; i < g.count && !v->unchained; i++) {
         const struct bt_block *old = &v->block[g.row[i].from];
         uint32_t first = v->block[g.row[i].to].first_link;
         for (unsigned k = 0; k < old->link_count; k++) {
-            uint32_t to = successor(v, &g, &v->link[old->first_link + k], delta);
+            uint32_t to = successor(v, &g, &v->link[old->first_link + k], eip, space);
             if (to)
                 bt_cache_link(v, first + k, to);
         }

@@ -5,11 +5,18 @@
  */
 #include "translate.h"
 
+/* Those that a block needs to have moved come first. */
 void tx_reloc(struct tx *t, uint32_t at, enum bt_reloc_kind kind)
 {
     struct bt_vcpu *v = t->v;
-    v->reloc[v->reloc_count++] = (struct bt_reloc){(uint16_t)(at - t->blk->host), (uint8_t)kind};
-    t->blk->reloc_count++;
+    struct bt_block *blk = t->blk;
+    struct bt_reloc *r = &v->reloc[blk->reloc], *add = &r[blk->reloc_count++];
+    if (kind == BT_RELOC_EIP || kind == BT_RELOC_NEG_EIP) {
+        *add = r[blk->reloc_eips];
+        add = &r[blk->reloc_eips++];
+    }
+    *add = (struct bt_reloc){(uint16_t)(at - blk->host), (uint8_t)kind};
+    v->reloc_count++;
 }
 
 void tx_call(struct tx *t, uint32_t stub)

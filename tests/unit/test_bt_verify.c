@@ -26,7 +26,9 @@ static void rig_init(struct rig *r)
     assert_non_null(r->v);
     memset(r->v, 0, sizeof *r->v);
     assert_int_equal(host_arena_init(&r->v->arena, 1 << 16, &err), 0);
-    r->v->block = calloc(8, sizeof *r->v->block);
+    r->v->block = aligned_alloc(64, 8 * sizeof *r->v->block);
+    assert_non_null(r->v->block);
+    memset(r->v->block, 0, 8 * sizeof *r->v->block);
     r->v->map = calloc(64, sizeof *r->v->map);
     r->v->link = calloc(16, sizeof *r->v->link);
     r->v->site = calloc(16, sizeof *r->v->site);
