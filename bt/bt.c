@@ -106,7 +106,9 @@ int bt_create(struct bt_vcpu **out, const struct bt_config *cfg, struct host_err
     memset(v, 0, sizeof *v);
     v->cfg = *cfg;
     v->callout_fn = (uint64_t)bt_callout_insn;
-    v->light_fn = (uint64_t)bt_light_seg;
+    v->light_fn[0] = (uint64_t)bt_light_seg;
+    v->light_fn[1] = (uint64_t)bt_light_store;
+    v->light_fn[2] = (uint64_t)bt_light_invlpg;
     v->miss_fn = (uint64_t)bt_dispatch_miss;
     __builtin_cpu_init();
     v->bmi2 = !cfg->plain_host && __builtin_cpu_supports("bmi2");

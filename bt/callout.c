@@ -149,6 +149,21 @@ uint64_t bt_callout_insn(struct bt_vcpu *v, uint32_t n)
     return to ? to : BT_GO_OUT;
 }
 
+/* The same answers for a store into a page table that is known to be one. Sites come here with supervisor rights only. */
+uint32_t bt_light_store(struct bt_vcpu *v, uint32_t gva, uint32_t value)
+{
+    return v->trace || !spt_write_entry(v->spt, gva, value) || v->leave_pending || v->flush_wanted;
+}
+
+uint32_t bt_light_invlpg(struct bt_vcpu *v, uint32_t gva, uint32_t zero)
+{
+    (void)zero;
+    if (v->trace || v->cpu.cpl)
+        return 1;
+    spt_invlpg(v->spt, gva);
+    return v->leave_pending || v->flush_wanted;
+}
+
 /* MOV to and POP of a data segment register. Nonzero: not done, or not with the block's assumptions: the instruction is
  * to be executed again by a callout (loading the same selector twice is the same as once). */
 uint32_t bt_light_seg(struct bt_vcpu *v, uint32_t selector, uint32_t seg)

@@ -158,7 +158,8 @@ struct bt_stubs {                       /* arena offsets */
     uint32_t cross; /* callout follows */
     uint32_t callout, callout_restore, callout_end;
     uint32_t table; /* r8d: target EIP, through the jump table */
-    uint32_t sentinel, light, light_end;
+    uint32_t sentinel;
+    uint32_t light_seg, light_store, light_invlpg, light_end; /* in this order */
     uint32_t sysenter, sysexit, end;
 };
 
@@ -176,7 +177,7 @@ struct bt_vcpu {
     uint64_t guest_rsp;           /* host return stack pointer during a callout */
     uint64_t host_flags;          /* RFLAGS image: guest's arithmetic flags and DF */
     uint64_t callout_fn;          /* bt_callout_insn */
-    uint64_t light_fn;            /* bt_light_seg */
+    uint64_t light_fn[3];         /* bt_light_seg, bt_light_store, bt_light_invlpg */
     uint64_t miss_fn;             /* bt_dispatch_miss */
     struct spt_tlb tlb;           /* SOFT sites look into it */
     uint32_t heat[BT_HEAT_WORDS]; /* executions of SOFT sites that are still for free, by block */
@@ -505,6 +506,8 @@ bool bt_trap(void *ctx, struct host_trap *trap);
 enum { BT_GO_ON, BT_GO_OUT };
 uint64_t bt_callout_insn(struct bt_vcpu *v, uint32_t site);
 uint32_t bt_light_seg(struct bt_vcpu *v, uint32_t selector, uint32_t seg);
+uint32_t bt_light_store(struct bt_vcpu *v, uint32_t gva, uint32_t value);
+uint32_t bt_light_invlpg(struct bt_vcpu *v, uint32_t gva, uint32_t zero);
 /* verify.c: true when [host, end) obeys the isolation rules; else a sentence in v->reason */
 bool bt_verify_block(struct bt_vcpu *v, const struct bt_block *b);
 /* direct.c; v->direct must be there except where said */

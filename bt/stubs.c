@@ -64,6 +64,31 @@ static void emit_return_to_c(struct emit *e)
        0xc3); /* pop r15 r14 r13 r12 rbp rbx; ret */
 }
 
+/* A light call: arguments in r8d and r9d, which function by number; only what C may clobber is saved. r8d: 0 when done. No
+ * guest state is in memory meanwhile, so a kick in here walks on to the boundary. */
+static uint32_t emit_light(struct emit *e, unsigned which)
+{
+    uint32_t start = e->at;
+    e_store(e, true, E_RSP, OFF(guest_rsp));
+    e_load(e, true, E_RSP, OFF(c_rsp));
+    EB(e, 0x9c, 0x50, 0x51, 0x52, 0x56, 0x57); /* pushfq; push rax rcx rdx rsi rdi */
+    EB(e, 0x48, 0x8d, 0x64, 0x24, 0xf8, 0xfc); /* lea rsp,[rsp-8]; cld */
+    e_mov(e, true, E_RDI, E_R15);
+    e_mov(e, false, E_RSI, E_R8);
+    e_mov(e, false, E_RDX, E_R9);
+    EB(e, 0x41, 0xff, 0x97); /* call [r15+light_fn+8*which] */
+    e32(e, OFF(light_fn) + 8 * which);
+    e_mov(e, false, E_R8, E_RAX);
+    emit_request_test(e);
+    EB(e, 0x74, 6); /* je +6 */
+    e_mov_imm(e, E_R8, 1);
+    EB(e, 0x48, 0x8d, 0x64, 0x24, 0x08);       /* lea rsp,[rsp+8] */
+    EB(e, 0x5f, 0x5e, 0x5a, 0x59, 0x58, 0x9d); /* pop rdi rsi rdx rcx rax; popfq */
+    e_load(e, true, E_RSP, OFF(guest_rsp));
+    e8(e, 0xc3);
+    return start;
+}
+
 /*T:310 Crossing between C and translated code
  *
  * bt_run enters translated code through one routine and every exit comes back through one. (A callout that changed the
@@ -194,26 +219,9 @@ void bt_stubs_emit(struct bt_vcpu *v)
     s->table = e.at;
     e_jtab_jump(&e, v->bmi2);
 
-    /* A light call: selector in r8d, segment number in r9d; only what C may clobber is saved. r8d: 0 when done. No
-     * guest state is in memory meanwhile, so a kick in here walks on to the boundary. */
-    s->light = e.at;
-    e_store(&e, true, E_RSP, OFF(guest_rsp));
-    e_load(&e, true, E_RSP, OFF(c_rsp));
-    EB(&e, 0x9c, 0x50, 0x51, 0x52, 0x56, 0x57); /* pushfq; push rax rcx rdx rsi rdi */
-    EB(&e, 0x48, 0x8d, 0x64, 0x24, 0xf8, 0xfc); /* lea rsp,[rsp-8]; cld */
-    e_mov(&e, true, E_RDI, E_R15);
-    e_mov(&e, false, E_RSI, E_R8);
-    e_mov(&e, false, E_RDX, E_R9);
-    EB(&e, 0x41, 0xff, 0x97); /* call [r15+light_fn] */
-    e32(&e, OFF(light_fn));
-    e_mov(&e, false, E_R8, E_RAX);
-    emit_request_test(&e);
-    EB(&e, 0x74, 6); /* je +6 */
-    e_mov_imm(&e, E_R8, 1);
-    EB(&e, 0x48, 0x8d, 0x64, 0x24, 0x08);       /* lea rsp,[rsp+8] */
-    EB(&e, 0x5f, 0x5e, 0x5a, 0x59, 0x58, 0x9d); /* pop rdi rsi rdx rcx rax; popfq */
-    e_load(&e, true, E_RSP, OFF(guest_rsp));
-    e8(&e, 0xc3);
+    s->light_seg = emit_light(&e, 0);
+    s->light_store = emit_light(&e, 1);
+    s->light_invlpg = emit_light(&e, 2);
     s->light_end = e.at;
     bt_stubs_fast(v, &e);
     s->end = e.at;

@@ -162,6 +162,8 @@ static void emit_insn(struct tx *t)
     add_row(t);
     if (t->form == BT_FORM_SOFT && !tx_soft_possible(t, plain) && tx_probed(t, plain))
         return;
+    if (kind == TX_INTERP && tx_light(t))
+        return;
     uint32_t start = t->e.at;
     int esp = t->esp;
     if (tx_is_flow(kind)) {

@@ -63,6 +63,10 @@ bool tx_mov_from_seg(struct tx *t);
 bool tx_load_seg(struct tx *t);
 unsigned tx_host_reg(unsigned guest);
 
+/* translate_light.c */
+void tx_light_end(struct tx *t, int32_t esp_add); /* after a light call; esp_add: once it is done */
+bool tx_light(struct tx *t); /* page-table stores and INVLPG by light calls; false: nothing was emitted */
+
 /* translate_table.c */
 enum tx_kind tx_classify(const struct tx *t);
 bool tx_reg_is_gpr(const struct bt_insn *i);

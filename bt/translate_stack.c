@@ -128,20 +128,8 @@ bool tx_load_seg(struct tx *t)
     else if (!tx_emit_op(t, &load))
         return false;
     e_mov_imm(e, E_R9, seg);
-    tx_call(t, t->v->stubs.light);
-    e_mov(e, true, E_R9, E_RCX);
-    e_mov(e, false, E_RCX, E_R8);
-    EB(e, 0xe3, 0); /* jrcxz done */
-    uint32_t good = e->at;
-    e_mov(e, true, E_RCX, E_R9);
-    tx_callout(t);
-    EB(e, 0xeb, 0); /* jmp end */
-    uint32_t end = e->at;
-    e->rw[good - 1] = (uint8_t)(e->at - good);
-    e_mov(e, true, E_RCX, E_R9);
-    if (is_pop)
-        e_esp_add(e, 4);
-    e->rw[end - 1] = (uint8_t)(e->at - end);
+    tx_call(t, t->v->stubs.light_seg);
+    tx_light_end(t, is_pop ? 4 : 0);
     return true;
 }
 

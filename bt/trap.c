@@ -278,8 +278,8 @@ static bool walk_to_boundary(struct trap *p)
         }
     }
     const uint8_t *code = v->arena.rx + p->off;
-    bool pushed = code[-1] == 0x9c &&
-                  (p->b ? code[0] == 0x41 && code[1] == 0x58 : p->off > s->light && p->off < s->light_end);
+    bool pushed = code[-1] == 0x9c && (p->b ? code[0] == 0x41 && code[1] == 0x58
+                                            : p->off > s->light_seg && p->off < s->light_end);
     if (v->stepping && pushed)
         *(uint64_t *)p->r[REG_RSP] &=
             ~HOST_TF; /* PUSHF or the light call's PUSHFQ has just pushed our trap flag */

@@ -161,7 +161,10 @@ static bool check_stub(struct vf *f, uint32_t target)
                 return true;
         return vf_refuse(f, "callout without one of the block's sites in r8");
     }
-    if (target == v->stubs.light && is_call) {
+    if ((target == v->stubs.light_store || target == v->stubs.light_invlpg) && is_call)
+        return !(b->mode & RC_MODE_USER) ||
+               vf_refuse(f, "a light call with supervisor rights from user code");
+    if (target == v->stubs.light_seg && is_call) {
         for (unsigned seg = 0; seg < RC_SEG_COUNT; seg++)
             if (exactly(f, 9, seg))
                 return seg == RC_ES || seg == RC_DS || seg == RC_FS || seg == RC_GS ||

@@ -289,6 +289,23 @@ bool spt_write(struct spt *s, uint32_t gva, const void *buf, unsigned len, uint3
     return write_slow(s, gva, buf, len, access, info);
 }
 
+bool spt_write_entry(struct spt *s, uint32_t gva, uint32_t value)
+{
+    void *p = tlb_hit(s, gva, sizeof(value), TLB_WRITE);
+    if (p) {
+        copy_bytes(p, &value, sizeof(value));
+        return true;
+    }
+    const struct tlb_gpa *t = trace_hit(s, gva, sizeof(value), TLB_WRITE);
+    if (!t || s->expected.valid || !frame_is_ram(s, t->gpa >> PAGE_SHIFT))
+        return false;
+    uint32_t trace = s->phys[t->gpa >> PAGE_SHIFT].trace;
+    if (!TRACE_PT(trace) || (trace & TRACE_CODE))
+        return false;
+    trace_store(s, t->gpa | (gva & (PAGE_SIZE - 1)), &value, sizeof(value));
+    return true;
+}
+
 bool spt_probe_write(struct spt *s, uint32_t gva, unsigned len, uint32_t access, struct spt_info *info)
 {
     struct piece p[DOOR_PAGES];
