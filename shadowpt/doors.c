@@ -46,12 +46,27 @@ void tlb_flush(struct spt *s)
     tlb_flush_kind(s, TLB_USER);
     tlb_flush_writes(s);
     tlb_flush_fetches(s);
+    if (s->tlb_large)
+        for (unsigned i = 0; i < 32; ++i)
+            s->large_at[i] = 0;
     s->tlb_large = false;
+}
+
+static void note_large(struct spt *s, uint32_t gva)
+{
+    s->tlb_large = true;
+    s->large_at[gva >> 27] |= 1u << (gva >> 22 & 31);
+}
+
+/* Kernels map their own memory by large pages, which they never invalidate, and invalidate small ones all the time. */
+static bool maybe_large(const struct spt *s, uint32_t gva)
+{
+    return s->large_at[gva >> 27] >> (gva >> 22 & 31) & 1;
 }
 
 void tlb_flush_page(struct spt *s, uint32_t gva)
 {
-    if (s->tlb_large) { /* the address may lie in a large page of which many entries are cached */
+    if (maybe_large(s, gva)) { /* the address may lie in a large page of which many entries are cached */
         tlb_flush(s);
         return;
     }
@@ -98,7 +113,7 @@ static void tlb_fill(struct spt *s, uint32_t gva, const struct spt_walk *w, uint
     unsigned user = access & SPT_USER ? TLB_USER : 0;
     bool ram = frame_is_ram(s, w->gpa >> PAGE_SHIFT);
     if (s->paging_on && w->shift != PAGE_SHIFT)
-        s->tlb_large = true;
+        note_large(s, gva);
     if (ram)
         tlb_insert(s, gva, w, user);
     if (!(access & SPT_WRITE))
@@ -337,7 +352,7 @@ static __attribute__((noinline)) bool fetch_slow(struct spt *s, uint32_t gva, ui
     *gpa = w.gpa;
     *space = sp->number;
     if (s->paging_on && w.shift != PAGE_SHIFT)
-        s->tlb_large = true;
+        note_large(s, gva);
     if (fill_note_fetch(s, sp, gva, &w))
         s->fetch_tlb[!!(access & SPT_USER)][gva >> PAGE_SHIFT & (TLB_SIZE - 1)] = (struct tlb_gpa){
             s->fetch_tag | (gva & ~(PAGE_SIZE - 1)), w.gpa & ~(uint64_t)(PAGE_SIZE - 1), sp->number};

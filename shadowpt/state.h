@@ -142,6 +142,7 @@ struct spt {
     uint64_t fetch_tag;
     uint32_t invalidations[TLB_SIZE]; /* by INVLPG, per entry that it emptied */
     bool tlb_large; /* some entry comes from a large page: INVLPG of one address covers more than one entry */
+    uint32_t large_at[32]; /* ... and lies in one of these pieces of 4 MiB, a bit each */
 
     struct host_ram *ram;
     struct spt_config cfg;
