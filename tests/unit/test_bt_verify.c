@@ -592,6 +592,29 @@ static void rings_are_left_by_a_jump(void)
     rig_finish(&r);
 }
 
+/* What a light call does with the numbers it gets, it does with the rights of a supervisor. */
+static void light_call_is_checked(unsigned which, bool jump, bool user)
+{
+    struct rig r;
+    rig_init(&r);
+    const struct bt_stubs *s = &r.v->stubs;
+    const uint32_t stub[] = {s->light_store, s->light_invlpg, s->light_seg};
+    begin(&r, user ? RC_MODE_USER : 0);
+    PUT(&r, 0x41, 0xb9); /* mov r9d, DS */
+    put32(&r, RC_DS);
+    PUT(&r, jump ? 0xe9 : 0xe8);
+    rel32(&r, stub[which]);
+    end(&r);
+    expect(&r, jump ? "no business" : user && which < 2 ? "supervisor rights" : NULL);
+    rig_finish(&r);
+}
+
+static void light_calls_are_checked(void)
+{
+    for (unsigned i = 0; i < 12; i++)
+        light_call_is_checked(i / 4, i & 1, i & 2);
+}
+
 static void exits_are_checked(void **state)
 {
     (void)state;
@@ -629,6 +652,7 @@ static void exits_are_checked(void **state)
     expect(&r, "no business");
     rig_finish(&r);
     rings_are_left_by_a_jump();
+    light_calls_are_checked();
 }
 
 static void ends_and_rows_are_checked(void **state)

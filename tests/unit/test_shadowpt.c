@@ -940,8 +940,15 @@ static void large_pages_in_the_tlb(void **state)
     assert_ptr_equal(spt_ptr(r.s, 0x800000, 4, SPT_WRITE), r.ram.base + 0x400000);
     assert_ptr_equal(spt_ptr(r.s, 0xBFF000, 4, SPT_WRITE), r.ram.base + 0x7FF000);
     store32(&r, PD_A + 8, 0x800000 | PS | ALL);
+    spt_invlpg(r.s, UVA); /* lies in another one */
     spt_invlpg(r.s, 0x812345);
     assert_ptr_equal(spt_ptr(r.s, 0xBFF000, 4, SPT_WRITE), r.ram.base + 0xBFF000);
+    put32(&r, PT_B + 1020, 0x110000 | ALL);
+    store32(&r, PD_A + 8,
+            PT_B | P | W | U | A); /* small pages now; all of the large one is still to be forgotten */
+    spt_invlpg(r.s, 0x8FF000);
+    assert_null(spt_ptr(r.s, 0xBFF000, 4, SPT_WRITE));
+    assert_ptr_equal(spt_ptr(r.s, 0x8FF000, 4, SPT_WRITE), r.ram.base + 0x110000);
     rig_finish(&r);
 }
 
@@ -1068,6 +1075,46 @@ static void doors_honour_traces(void **state)
     rig_finish(&r);
 }
 
+/* The store that needs no walk: only where a door has been since the last flush, never past a trace of code or a
+ * page fault that waits for its entry. */
+static void entries_at_once(void **state)
+{
+    (void)state;
+    struct rig r;
+    start(&r);
+    put32(&r, PD_A + KPDE * 4, PS | KRW);
+    put32(&r, PT_A, 0x110000 | ALL);
+    assert_int_equal(user_fault(&r, UVA, 0), SPT_RETRY);
+    assert_false(spt_write_entry(r.s, KVA + PT_A, 0)); /* nobody has been there */
+    uint32_t v = 0x120000 | ALL;
+    assert_true(spt_write(r.s, KVA + PT_A, &v, 4, 0, &r.info));
+    switch_to(&r, PD_A);
+    assert_false(spt_write_entry(r.s, KVA + PT_A, 0)); /* that is forgotten */
+    assert_int_equal(user_fault(&r, UVA, 0), SPT_RETRY);
+    assert_true(spt_write(r.s, KVA + PT_A, &v, 4, 0, &r.info));
+    assert_true(spt_write_entry(r.s, KVA + PT_A, 0x130000 | ALL));
+    assert_int_equal(get32(&r, PT_A), 0x130000 | ALL);
+    assert_shows(uwin(&r), UVA, 0x120000, true);
+    spt_invlpg(r.s, UVA);
+    assert_unmapped(uwin(&r), UVA);
+    assert_false(spt_write_entry(r.s, KVA + PT_A + 0xFFD, 0));
+    assert_int_equal(user_fault(&r, UVA + 0x5000, 0), SPT_TRUE_FAULT);
+    assert_false(spt_write_entry(r.s, KVA + PT_A + 20, v));
+    assert_int_equal(get32(&r, PT_A + 20), 0);
+
+    assert_true(spt_write(r.s, KVA + SPARE, &v, 4, 0, &r.info));
+    assert_true(spt_write_entry(r.s, KVA + SPARE, 7));
+    assert_int_equal(get32(&r, SPARE), 7);
+    spt_trace_code(r.s, SPARE);
+    assert_false(spt_write_entry(r.s, KVA + SPARE, 8));
+    assert_true(spt_write(r.s, KVA + SPARE, &v, 4, 0, &r.info));
+    assert_int_equal(r.n_code, 1);
+    assert_false(spt_write_entry(r.s, KVA + SPARE, 8));
+    assert_int_equal(get32(&r, SPARE), v);
+    spt_untrace_code(r.s, SPARE);
+    rig_finish(&r);
+}
+
 /* CR3 where no RAM is, self-made nonsense for entries: faults, never a crash. */
 static void hostile_roots(void **state)
 {
@@ -1142,6 +1189,7 @@ int main(void)
         cmocka_unit_test(code_pages),
         cmocka_unit_test(doors),
         cmocka_unit_test(large_door_calls),
+        cmocka_unit_test(entries_at_once),
         cmocka_unit_test(physical_doors),
         cmocka_unit_test(doors_honour_traces),
         cmocka_unit_test(hostile_roots),
