@@ -94,8 +94,11 @@ void bt_dispatch_windows(struct bt_vcpu *v, uint32_t mode, const struct bt_jtab 
     v->shown = (uint64_t)&v->shown_of[space];
     v->gsbase = user ? u : k;
     v->jtab = (uint64_t)t->entry;
-    if (changed)
-        v->side[!user].mode = RC_MODE_INTERP;
+    if (changed) { /* a table is for one mode, which its side most likely has still */
+        const struct bt_jtab *o = &v->jtabs[user ? SPT_KERNEL_SPACE : space];
+        v->side[!user] = (struct bt_side){
+            .mode = o->entry ? o->mode : RC_MODE_INTERP, .jtab = o->entry, .window = user ? k : u};
+    }
     v->side[user] = (struct bt_side){.mode = mode, .jtab = t->entry, .window = v->gsbase};
 }
 
