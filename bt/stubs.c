@@ -37,17 +37,27 @@ static void emit_fpu_live(struct emit *e, bool avx)
     e8(e, 1);
 }
 
-static void emit_flags_save(struct emit *e) /* pushfq; pop [r15+host_flags] */
+/* pushfq; pop [r15+host_flags]; and DF as the C ABI has it: test byte [r15+host_flags+1],4; jz +1; cld */
+static void emit_flags_save(struct emit *e)
 {
     EB(e, 0x9c, 0x41, 0x8f, 0x87);
     e32(e, OFF(host_flags));
+    EB(e, 0x41, 0xf6, 0x87);
+    e32(e, OFF(host_flags) + 1);
+    EB(e, 4, 0x74, 1, 0xfc);
 }
 
-static void emit_flags_load(struct emit *e) /* push [r15+host_flags]; popfq */
+/* Of an image in eax, while DF is 0: bt eax,10; jnc +1; std */
+static void emit_flags_from_eax(struct emit *e)
 {
-    EB(e, 0x41, 0xff, 0xb7);
-    e32(e, OFF(host_flags));
-    e8(e, 0x9d);
+    EB(e, 0x0f, 0xba, 0xe0, 10, 0x73, 1, 0xfd);
+    e_flags_from_eax(e);
+}
+
+static void emit_flags_load(struct emit *e) /* RAX is clobbered */
+{
+    e_load(e, false, E_RAX, OFF(host_flags));
+    emit_flags_from_eax(e);
 }
 
 static void emit_request_test(struct emit *e) /* cmp dword [r15+request], 0 */
@@ -71,8 +81,9 @@ static uint32_t emit_light(struct emit *e, unsigned which)
     uint32_t start = e->at;
     e_store(e, true, E_RSP, OFF(guest_rsp));
     e_load(e, true, E_RSP, OFF(c_rsp));
-    EB(e, 0x9c, 0x50, 0x51, 0x52, 0x56, 0x57); /* pushfq; push rax rcx rdx rsi rdi */
-    EB(e, 0x48, 0x8d, 0x64, 0x24, 0xf8, 0xfc); /* lea rsp,[rsp-8]; cld */
+    EB(e, 0x9c, 0x50, 0x51, 0x52, 0x56, 0x57);            /* pushfq; push rax rcx rdx rsi rdi */
+    EB(e, 0xf6, 0x44, 0x24, 5 * 8 + 1, 4, 0x74, 1, 0xfc); /* test byte [rsp+41],4; jz +1; cld */
+    EB(e, 0x48, 0x8d, 0x64, 0x24, 0xf8);                  /* lea rsp,[rsp-8] */
     e_mov(e, true, E_RDI, E_R15);
     e_mov(e, false, E_RSI, E_R8);
     e_mov(e, false, E_RDX, E_R9);
@@ -82,8 +93,11 @@ static uint32_t emit_light(struct emit *e, unsigned which)
     emit_request_test(e);
     EB(e, 0x74, 6); /* je +6 */
     e_mov_imm(e, E_R8, 1);
-    EB(e, 0x48, 0x8d, 0x64, 0x24, 0x08);       /* lea rsp,[rsp+8] */
-    EB(e, 0x5f, 0x5e, 0x5a, 0x59, 0x58, 0x9d); /* pop rdi rsi rdx rcx rax; popfq */
+    EB(e, 0x48, 0x8d, 0x64, 0x24, 0x08); /* lea rsp,[rsp+8] */
+    EB(e, 0x5f, 0x5e, 0x5a, 0x59);       /* pop rdi rsi rdx rcx */
+    EB(e, 0x8b, 0x44, 0x24, 0x08);       /* mov eax,[rsp+8] */
+    emit_flags_from_eax(e);
+    e8(e, 0x58); /* pop rax */
     e_load(e, true, E_RSP, OFF(guest_rsp));
     e8(e, 0xc3);
     return start;
@@ -157,7 +171,6 @@ void bt_stubs_emit(struct bt_vcpu *v)
     emit_gprs(&e, 0x89);
     emit_flags_save(&e);
     e_store(&e, true, E_RSP, OFF(hstack));
-    e8(&e, 0xfc);
     e_load(&e, true, E_RSP, OFF(c_rsp));
     EB(&e, 0x48, 0x83, 0xec, 0x08); /* sub rsp,8: as in a callout */
     e_mov(&e, true, E_RDI, E_R15);
@@ -180,7 +193,6 @@ void bt_stubs_emit(struct bt_vcpu *v)
     emit_gprs(&e, 0x89);
     emit_flags_save(&e);
     e_store(&e, true, E_RSP, OFF(guest_rsp));
-    e8(&e, 0xfc);
     e_load(&e, true, E_RSP, OFF(c_rsp));
     EB(&e, 0x48, 0x83, 0xec, 0x08); /* sub rsp,8: six pushes and a return address leave it misaligned */
     e_mov(&e, true, E_RDI, E_R15);

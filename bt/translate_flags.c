@@ -57,13 +57,14 @@ static void emit_pushf(struct tx *t)
     tx_push(t, E_R8);
 }
 
-/* Host flags may be used freely: POPF replaces them all, and its only fault (the stack read) comes first. */
+/* Host flags may be used freely: POPF replaces them all, and its only fault (the stack read) comes first. An image with
+ * DF set is rare and left to the callout. */
 static void emit_popf(struct tx *t)
 {
     struct emit *e = &t->e;
     e_stack(e, 0x8b, E_R8, 0);                 /* mov r8d, gs:[r12] */
     EB(e, 0x45, 0x89, 0xc1, 0x41, 0x81, 0xe1); /* mov r9d, r8d; and r9d, ~plain */
-    e32(e, ~(uint32_t)(RC_ARITH | RC_DF | RC_IF | 2));
+    e32(e, ~(uint32_t)(RC_ARITH | RC_IF | 2));
     EB(e, 0x75, 0); /* jnz slow */
     uint32_t slow1 = e->at - 1;
     EB(e, 0x41, 0x0f, 0xba, 0xe0, 9); /* bt r8d, 9 */
@@ -78,10 +79,12 @@ static void emit_popf(struct tx *t)
     EB(e, 0x41, 0x0f, 0xba, 0xe0, 9);                   /* bt r8d, 9 */
     EB(e, 0x41, 0x0f, 0x92, 0x47, (uint8_t)CPU(iflag)); /* setc byte [r15+iflag] */
     e_esp_add(e, 4);
-    EB(e, 0x41, 0x81, 0xe0); /* and r8d, arithmetic + DF */
-    e32(e, RC_ARITH | RC_DF);
-    EB(e, 0x41, 0x50, 0x9d); /* push r8; popfq */
-    EB(e, 0xeb, 0);          /* jmp done */
+    e8(e, 0xfc); /* cld */
+    e_mov(e, true, E_R9, E_RAX);
+    e_mov(e, false, E_RAX, E_R8);
+    e_flags_from_eax(e);
+    e_mov(e, true, E_RAX, E_R9);
+    EB(e, 0xeb, 0); /* jmp done */
     uint32_t done = e->at - 1;
     e->rw[slow1] = (uint8_t)(e->at - slow1 - 1);
     e->rw[slow2] = (uint8_t)(e->at - slow2 - 1);

@@ -278,11 +278,8 @@ static bool walk_to_boundary(struct trap *p)
         }
     }
     const uint8_t *code = v->arena.rx + p->off;
-    bool pushed = code[-1] == 0x9c && (p->b ? code[0] == 0x41 && code[1] == 0x58
-                                            : p->off > s->light_seg && p->off < s->light_end);
-    if (v->stepping && pushed)
-        *(uint64_t *)p->r[REG_RSP] &=
-            ~HOST_TF; /* PUSHF or the light call's PUSHFQ has just pushed our trap flag */
+    if (v->stepping && p->b && code[-1] == 0x9c && code[0] == 0x41 && code[1] == 0x58)
+        *(uint64_t *)p->r[REG_RSP] &= ~HOST_TF; /* PUSHF has just pushed our trap flag */
     v->stepping = true;
     v->counts.steps++;
     p->r[REG_EFL] |= (greg_t)HOST_TF;
