@@ -421,7 +421,8 @@ void bt_jtab_flush(struct bt_vcpu *v, unsigned space)
 
 static struct bt_form_entry *form_slot(const struct bt_vcpu *v, uint64_t gpa)
 {
-    uint32_t i = (uint32_t)((gpa * UINT64_C(0x9e3779b97f4a7c15)) >> 40) & v->forms_mask;
+    uint32_t i =
+        ((uint32_t)((gpa >> 6) * UINT64_C(0x9e3779b97f4a7c15) >> 40) * 8 + (gpa >> 3 & 7)) & v->forms_mask;
     while (v->forms[i].key && v->forms[i].key != gpa + 1)
         i = (i + 1) & v->forms_mask;
     return &v->forms[i];
