@@ -95,13 +95,17 @@ void bt_group_used(struct bt_vcpu *v, uint32_t b, unsigned space)
         return;
     const struct bt_owner self = {spt_space_life(v->spt, space), space};
     struct bt_owner *o = g->owner, *end = o + BT_GROUP_OWNERS;
+    if (space == SPT_KERNEL_SPACE) { /* ring 3 without paging: that space does not end */
+        g->pinned = true;
+        return;
+    }
     while (o < end && (o->space != self.space || o->life != self.life))
         o++;
     if (o < end)
         return;
     for (o = g->owner; o < end && alive(v, o);)
         o++;
-    if (o < end && space != SPT_KERNEL_SPACE)
+    if (o < end)
         *o = self;
     else
         g->pinned = true;
