@@ -62,16 +62,21 @@ void bt_dispatch_divide(struct bt_vcpu *v)
 }
 
 /* The mirrored calls of a program outlive a visit to the kernel; the kernel's own begin anew each time. Those of another
- * address space are worth nothing. */
-static void switch_returns(struct bt_vcpu *v, bool user, unsigned space)
+ * address space are worth nothing, nor are those of another mode: they lead back to code that was translated for it. */
+static void switch_returns(struct bt_vcpu *v, uint32_t mode, unsigned space)
 {
+    const bool user = mode & RC_MODE_USER;
     if (v->entered_space != space) {
         v->hstack = v->hstack_top[user];
         v->hstack_user = v->hstack_top[1];
-    } else if (v->entered_user != user) {
-        if (!user)
-            v->hstack_user = v->hstack;
-        v->hstack = user ? v->hstack_user : v->hstack_top[0];
+    } else if (v->entered_user == user) {
+        if (v->entered_mode != mode)
+            v->hstack = v->hstack_top[user];
+    } else if (user) {
+        v->hstack = v->side[1].mode == mode ? v->hstack_user : v->hstack_top[1];
+    } else {
+        v->hstack_user = v->hstack;
+        v->hstack = v->hstack_top[0];
     }
 }
 
@@ -79,7 +84,7 @@ void bt_dispatch_windows(struct bt_vcpu *v, uint32_t mode, const struct bt_jtab 
 {
     unsigned space = spt_user_space(v->spt);
     bool user = mode & RC_MODE_USER;
-    switch_returns(v, user, space);
+    switch_returns(v, mode, space);
     uint64_t k = (uint64_t)spt_kernel_window(v->spt), u = (uint64_t)spt_user_window(v->spt);
     bool changed = v->entered_space != space || v->window_k != k || v->window_u != u;
     if (changed) {
@@ -161,7 +166,7 @@ uint64_t bt_dispatch_cross(struct bt_vcpu *v)
     v->hstack = v->guest_rsp + 8;
     if (user != v->entered_user) {
         account_crossing(v, user);
-        switch_returns(v, user, v->entered_space);
+        switch_returns(v, mode, v->entered_space);
         v->entered_user = user;
         v->gsbase = to->window;
         v->jtab = (uint64_t)to->jtab;
