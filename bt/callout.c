@@ -42,12 +42,15 @@ static struct bt_soft_use probed_use(const struct bt_vcpu *v, const struct bt_si
     }
 }
 
-/* Pages are told apart by where they are in RAM: a kmap slot shows another one each time at the same address.
- */
+/* Pages are told apart by where they are in RAM: a kmap slot shows another one each time at the same address. One that has been
+ * a page table meanwhile is another one, too: no window shows it writable any more. */
 static uint32_t soft_frame(struct bt_vcpu *v, uint32_t gva)
 {
     const uint8_t *p = gva ? spt_ptr(v->spt, gva, 1, v->cpu.cpl == 3 ? SPT_USER : SPT_READ) : NULL;
-    return p ? (uint32_t)((p - v->cfg.ram->base) / HOST_PAGE) + 1 : 0;
+    if (!p)
+        return 0;
+    uint64_t gpa = (uint64_t)(p - v->cfg.ram->base);
+    return (uint32_t)(gpa / HOST_PAGE + 1) ^ spt_protections(v->spt, gpa) * 2246822519u;
 }
 
 static void translate_anew(struct bt_vcpu *v, const struct bt_site *site)

@@ -349,6 +349,11 @@ uint32_t spt_invalidations(const struct spt *s, uint32_t gva)
     return s->invalidations[gva >> PAGE_SHIFT & (TLB_SIZE - 1)];
 }
 
+uint32_t spt_protections(const struct spt *s, uint64_t gpa)
+{
+    return s->protections[gpa >> PAGE_SHIFT & 4095];
+}
+
 unsigned spt_user_space(const struct spt *s)
 {
     return s->cur ? s->cur->number : SPT_KERNEL_SPACE;

@@ -1075,6 +1075,30 @@ static void doors_honour_traces(void **state)
     rig_finish(&r);
 }
 
+/* A frame that becomes a page table once more counts once more. */
+static void protections_are_counted(void **state)
+{
+    (void)state;
+    struct rig r;
+    start(&r);
+    put32(&r, PT_A, 0x110000 | ALL);
+    uint32_t table = spt_protections(r.s, PT_A), data = spt_protections(r.s, 0x110000);
+    assert_int_equal(user_fault(&r, UVA, 0), SPT_RETRY);
+    assert_int_equal(spt_protections(r.s, PT_A), ++table);
+    assert_int_equal(user_fault(&r, UVA, SPT_WRITE), SPT_RETRY);
+    assert_int_equal(spt_protections(r.s, PT_A), table);
+    store32(&r, PD_A + UPDE * 4, 0);
+    switch_to(&r, PD_A); /* given up, then taken again */
+    store32(&r, PD_A + UPDE * 4, PT_A | P | W | U | A);
+    assert_int_equal(spt_protections(r.s, PT_A), table);
+    assert_int_equal(user_fault(&r, UVA, 0), SPT_RETRY);
+    assert_int_equal(spt_protections(r.s, PT_A), ++table);
+    assert_int_equal(spt_protections(r.s, 0x110000), data);
+    spt_trace_code(r.s, 0x110000);
+    assert_int_equal(spt_protections(r.s, 0x110000), data + 1);
+    rig_finish(&r);
+}
+
 /* The store that needs no walk: only where a door has been since the last flush, never past a trace of code or a
  * page fault that waits for its entry. */
 static void entries_at_once(void **state)
@@ -1190,6 +1214,7 @@ int main(void)
         cmocka_unit_test(doors),
         cmocka_unit_test(large_door_calls),
         cmocka_unit_test(entries_at_once),
+        cmocka_unit_test(protections_are_counted),
         cmocka_unit_test(physical_doors),
         cmocka_unit_test(doors_honour_traces),
         cmocka_unit_test(hostile_roots),

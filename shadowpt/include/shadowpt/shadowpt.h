@@ -148,6 +148,8 @@ enum spt_outcome spt_fault(struct spt *s, bool user_view, uint32_t gva, uint32_t
 
 /* A count that changes with each INVLPG of gva's page (and of some others). */
 uint32_t spt_invalidations(const struct spt *s, uint32_t gva);
+/* A count that changes with each time that the page at gpa becomes traced (and that others do). */
+uint32_t spt_protections(const struct spt *s, uint64_t gpa);
 
 /* ---- Doors: linear memory with full checks. access: SPT_USER and/or SPT_EXEC (write is implied by the
  * verb). Split across pages and to devices as needed; a refused byte means nothing at all was written, and
