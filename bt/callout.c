@@ -42,15 +42,15 @@ static struct bt_soft_use probed_use(const struct bt_vcpu *v, const struct bt_si
     }
 }
 
-/* Pages are told apart by where they are in RAM: a kmap slot shows another one each time at the same address. One that has been
- * a page table meanwhile is another one, too: no window shows it writable any more. */
-static uint32_t soft_frame(struct bt_vcpu *v, uint32_t gva)
+/* Pages are told apart by where they are in RAM: a kmap slot shows another one each time at the same address. For a
+ * string instruction one that has been a page table meanwhile is another one, too: no window shows it writable any more. */
+static uint32_t soft_frame(struct bt_vcpu *v, uint32_t gva, bool string)
 {
     const uint8_t *p = gva ? spt_ptr(v->spt, gva, 1, v->cpu.cpl == 3 ? SPT_USER : SPT_READ) : NULL;
     if (!p)
         return 0;
     uint64_t gpa = (uint64_t)(p - v->cfg.ram->base);
-    return (uint32_t)(gpa / HOST_PAGE + 1) ^ spt_protections(v->spt, gpa) * 2246822519u;
+    return (uint32_t)(gpa / HOST_PAGE + 1) ^ (string ? spt_protections(v->spt, gpa) * 2246822519u : 0);
 }
 
 static void translate_anew(struct bt_vcpu *v, const struct bt_site *site)
@@ -66,7 +66,8 @@ static void soft_account(struct bt_vcpu *v, const struct bt_site *site, struct b
         bt_form_soft_right(v, site->soft);
         return;
     }
-    u->frames = soft_frame(v, u->gva) ^ soft_frame(v, u->gva2) * 2654435761u;
+    bool string = !site->insn.is_mem && !site->looks;
+    u->frames = soft_frame(v, u->gva, string) ^ soft_frame(v, u->gva2, string) * 2654435761u;
     if (bt_form_soft_used(v, site, u))
         translate_anew(v, site);
 }
