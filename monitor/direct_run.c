@@ -68,10 +68,10 @@ static bool direct_stuck(struct direct *d, uint32_t gva)
     return ++d->fault_repeats > DIRECT_REPEATS;
 }
 
-/* Code that has just reached a page soon reaches those around it, and each would be an exit of its own, which costs as
- * much as several mappings. A program's pages are known once another process has run it. Only with A set: the guest
- * wants to know which pages are used. */
-static void direct_fetch_around(struct direct *d, uint32_t gva)
+/* Who has just reached a page soon reaches those around it, and each would be an exit of its own, which costs as much as
+ * several mappings. Only with A set: the guest wants to know which pages are used. Code pages are known once another
+ * process has run them, data pages when the program used them before it ran directly. */
+static void direct_around(struct direct *d, uint32_t gva, bool fetch)
 {
     struct vm *vm = d->vm;
     struct spt *spt = bt_spt(vm->vcpu);
@@ -80,9 +80,11 @@ static void direct_fetch_around(struct direct *d, uint32_t gva)
     struct spt_info info;
 
     for (uint32_t at = first; at - first < DIRECT_AROUND; at += HOST_PAGE)
-        if ((at ^ gva) >= HOST_PAGE && spt_walk(&vm->ram, spt_paging(spt), at, SPT_USER | SPT_EXEC, &w) &&
-            w.accessed && bt_direct_known(vm->vcpu, w.gpa) &&
-            bt_direct_page(vm->vcpu, at, &info) == BT_DIRECT_YES && !spt_user_grants(spt, at, false))
+        if ((at ^ gva) >= HOST_PAGE &&
+            spt_walk(&vm->ram, spt_paging(spt), at, SPT_USER | (fetch ? SPT_EXEC : 0), &w) && w.accessed &&
+            (!fetch ||
+             (bt_direct_known(vm->vcpu, w.gpa) && bt_direct_page(vm->vcpu, at, &info) == BT_DIRECT_YES)) &&
+            !spt_user_grants(spt, at, false))
             spt_fault(spt, true, at, SPT_USER, &info);
 }
 
@@ -107,7 +109,7 @@ static enum direct_next direct_fetch(struct direct *d, uint32_t gva)
     if (direct_stuck(d, gva) ||
         (!spt_user_grants(spt, gva, false) && spt_fault(spt, true, gva, SPT_USER, &info) != SPT_RETRY))
         return direct_interpret(d);
-    direct_fetch_around(d, gva);
+    direct_around(d, gva, true);
     return GO_BACK;
 }
 
@@ -121,6 +123,7 @@ static enum direct_next direct_page_fault(struct direct *d, uint32_t gva, unsign
     switch (spt_fault(bt_spt(vm->vcpu), true, gva, SPT_USER | (error & PF_WRITE ? SPT_WRITE : 0), &info)) {
     case SPT_RETRY:
         vm->counts.world_hidden++;
+        direct_around(d, gva, false);
         return direct_stuck(d, gva) ? direct_interpret(d) : GO_BACK;
     case SPT_TRUE_FAULT:
         vm->counts.world_faults++;
