@@ -284,17 +284,15 @@ static uint32_t lookup(struct bt_vcpu *v, uint32_t mode, unsigned *space)
             b = 0;
         }
     }
-    if (b) {
-        bt_group_used(v, b, *space);
+    bt_group_used(v, b, *space);
+    if (b)
         return b;
-    }
     bt_fpu_park(v);
     bt_dispatch_account(v, &v->counts.ticks_monitor);
     b = bt_translate(v, v->cpu.eip, gpa, *space, mode);
     if (b == BT_BAD_BLOCK)
         return b;
-    if (b)
-        bt_group_used(v, b, *space);
+    bt_group_used(v, b, *space);
     if (b && v->cfg.verify && !bt_verify_block(v, &v->block[b])) {
         bt_dump_block(v, &v->block[b], stderr);
         bt_cache_drop(v, b);

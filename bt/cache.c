@@ -177,8 +177,8 @@ uint32_t bt_cache_find_unsettled(struct bt_vcpu *v, uint64_t gpa, uint32_t eip, 
 
 uint32_t bt_cache_find(struct bt_vcpu *v, uint64_t gpa, uint32_t eip, uint32_t mode)
 {
-    uint32_t b = bt_cache_find_unsettled(v, gpa, eip, mode), g = v->block[b].group;
-    return g && v->block[b].epoch != v->group[g].epoch ? 0 : b;
+    uint32_t b = bt_cache_find_unsettled(v, gpa, eip, mode);
+    return bt_group_behind(v, b) ? 0 : b;
 }
 
 static uint32_t *page_head(struct bt_vcpu *v, uint64_t gpa)

@@ -42,15 +42,15 @@ static struct bt_soft_use probed_use(const struct bt_vcpu *v, const struct bt_si
     }
 }
 
-/* Pages are told apart by where they are in RAM: a kmap slot shows another one each time at the same address. For a
- * string instruction one that has been a page table meanwhile is another one, too: no window shows it writable any more. */
-static uint32_t soft_frame(struct bt_vcpu *v, uint32_t gva, bool string)
+/* Pages are told apart by where they are in RAM: a kmap slot shows another one each time at the same address. With
+ * `protections` one that has been a page table meanwhile is another one, too: no window shows it writable any more. */
+static uint32_t soft_frame(struct bt_vcpu *v, uint32_t gva, bool protections)
 {
     const uint8_t *p = gva ? spt_ptr(v->spt, gva, 1, v->cpu.cpl == 3 ? SPT_USER : SPT_READ) : NULL;
     if (!p)
         return 0;
     uint64_t gpa = (uint64_t)(p - v->cfg.ram->base);
-    return (uint32_t)(gpa / HOST_PAGE + 1) ^ (string ? spt_protections(v->spt, gpa) * 2246822519u : 0);
+    return (uint32_t)(gpa / HOST_PAGE + 1) ^ (protections ? spt_protections(v->spt, gpa) * 2246822519u : 0);
 }
 
 static void translate_anew(struct bt_vcpu *v, const struct bt_site *site)
@@ -66,8 +66,8 @@ static void soft_account(struct bt_vcpu *v, const struct bt_site *site, struct b
         bt_form_soft_right(v, site->soft);
         return;
     }
-    bool string = !site->insn.is_mem && !site->looks;
-    u->frames = soft_frame(v, u->gva, string) ^ soft_frame(v, u->gva2, string) * 2654435761u;
+    bool implied = !site->insn.is_mem && !site->looks; /* operands of string and stack instructions */
+    u->frames = soft_frame(v, u->gva, implied) ^ soft_frame(v, u->gva2, implied) * 2654435761u;
     if (bt_form_soft_used(v, site, u))
         translate_anew(v, site);
 }
@@ -159,9 +159,9 @@ uint32_t bt_light_store(struct bt_vcpu *v, uint32_t gva, uint32_t value)
     return v->trace || !spt_write_entry(v->spt, gva, value) || v->leave_pending || v->flush_wanted;
 }
 
-uint32_t bt_light_invlpg(struct bt_vcpu *v, uint32_t gva, uint32_t zero)
+uint32_t bt_light_invlpg(struct bt_vcpu *v, uint32_t gva, uint32_t unused)
 {
-    (void)zero;
+    (void)unused;
     if (v->trace || v->cpu.cpl)
         return 1;
     spt_invlpg(v->spt, gva);

@@ -197,7 +197,7 @@ uint64_t bt_dispatch_miss(struct bt_vcpu *v)
         !spt_fetch(v->spt, eip, SPT_EXEC | (mode & RC_MODE_USER ? SPT_USER : 0), &gpa, &space, &info))
         return BT_GO_OUT;
     uint32_t b = bt_cache_find_unsettled(v, gpa, eip, mode);
-    if (v->cfg.verify && b != bt_cache_find(v, gpa, eip, mode))
+    if (v->cfg.verify && bt_group_behind(v, b))
         return BT_GO_OUT; /* refusing is bt_run's */
     if (!b || v->block[b].gpa2 || v->leave_pending || bt_direct_owns(v, space, gpa) ||
         !bt_settle(v, b, space) || !bt_dispatch_set(v, mode, space, b))

@@ -82,6 +82,12 @@ void bt_group_remove(struct bt_vcpu *v, uint32_t b)
     v->group_free = n;
 }
 
+bool bt_group_behind(const struct bt_vcpu *v, uint32_t b)
+{
+    uint32_t n = v->block[b].group;
+    return n && v->block[b].epoch != v->group[n].epoch;
+}
+
 static bool alive(const struct bt_vcpu *v, const struct bt_owner *o)
 {
     return o->space && spt_space_life(v->spt, o->space) == o->life;
@@ -93,12 +99,12 @@ void bt_group_used(struct bt_vcpu *v, uint32_t b, unsigned space)
     struct bt_group *g = &v->group[n];
     if (!n || g->pinned)
         return;
-    const struct bt_owner self = {spt_space_life(v->spt, space), space};
-    struct bt_owner *o = g->owner, *end = o + BT_GROUP_OWNERS;
     if (space == SPT_KERNEL_SPACE) { /* ring 3 without paging: that space does not end */
         g->pinned = true;
         return;
     }
+    const struct bt_owner self = {spt_space_life(v->spt, space), space};
+    struct bt_owner *o = g->owner, *end = o + BT_GROUP_OWNERS;
     while (o < end && (o->space != self.space || o->life != self.life))
         o++;
     if (o < end)

@@ -159,7 +159,7 @@ struct bt_stubs {                       /* arena offsets */
     uint32_t callout, callout_restore, callout_end;
     uint32_t table; /* r8d: target EIP, through the jump table */
     uint32_t sentinel;
-    uint32_t light_seg, light_store, light_invlpg, light_end; /* in this order */
+    uint32_t light_seg, light_store, light_invlpg;
     uint32_t sysenter, sysexit, end;
 };
 
@@ -468,6 +468,7 @@ uint32_t bt_group_find(struct bt_vcpu *v, uint64_t gpa, uint32_t eip); /* 0: the
 void bt_group_add(struct bt_vcpu *v, uint32_t b);
 void bt_group_move(struct bt_vcpu *v, uint32_t n, uint32_t eip);
 void bt_group_remove(struct bt_vcpu *v, uint32_t b);
+bool bt_group_behind(const struct bt_vcpu *v, uint32_t b); /* its group has moved on, b has not followed */
 void bt_group_used(struct bt_vcpu *v, uint32_t b,
                    unsigned space); /* this space is about to know a way to b */
 void bt_group_linked(struct bt_vcpu *v, uint32_t from, uint32_t to);
@@ -507,7 +508,7 @@ enum { BT_GO_ON, BT_GO_OUT };
 uint64_t bt_callout_insn(struct bt_vcpu *v, uint32_t site);
 uint32_t bt_light_seg(struct bt_vcpu *v, uint32_t selector, uint32_t seg);
 uint32_t bt_light_store(struct bt_vcpu *v, uint32_t gva, uint32_t value);
-uint32_t bt_light_invlpg(struct bt_vcpu *v, uint32_t gva, uint32_t zero);
+uint32_t bt_light_invlpg(struct bt_vcpu *v, uint32_t gva, uint32_t unused);
 /* verify.c: true when [host, end) obeys the isolation rules; else a sentence in v->reason */
 bool bt_verify_block(struct bt_vcpu *v, const struct bt_block *b);
 /* direct.c; v->direct must be there except where said */

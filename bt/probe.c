@@ -103,8 +103,9 @@ void bt_probe_sampled(struct bt_vcpu *v, uint32_t b)
     const struct bt_block *blk = &v->block[b];
     if (!(blk->mode & RC_MODE_USER))
         return;
-    if (bt_probe_young(v)) {
-        aged(v)->kicks++;
+    struct bt_age *age = aged(v);
+    if (age->kicks < YOUNG_KICKS) {
+        age->kicks++;
         return;
     }
     for (unsigned i = 0; i < blk->count; i++) {

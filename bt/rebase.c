@@ -135,11 +135,6 @@ static void follow(struct bt_vcpu *v, struct bt_block *blk)
     v->counts.moved++;
 }
 
-static bool behind(const struct bt_vcpu *v, const struct bt_block *blk)
-{
-    return blk->group && blk->epoch != v->group[blk->group].epoch;
-}
-
 /* Block b is to follow soon: all it takes to do so is in memory that the host's caches have lost since. */
 static uint32_t *enlist(struct bt_vcpu *v, uint32_t b, uint32_t *last)
 {
@@ -158,7 +153,7 @@ static uint32_t *enlist_successors(struct bt_vcpu *v, const struct bt_block *blk
 {
     const struct bt_link *l = &v->link[blk->first_link];
     for (unsigned i = 0; i < blk->link_count; i++)
-        if (l[i].to && behind(v, &v->block[l[i].to]))
+        if (l[i].to && bt_group_behind(v, l[i].to))
             last = enlist(v, l[i].to, last);
     return last;
 }
@@ -168,7 +163,7 @@ static uint32_t *enlist_successors(struct bt_vcpu *v, const struct bt_block *blk
 bool bt_settle(struct bt_vcpu *v, uint32_t b, unsigned space)
 {
     uint32_t first = 0, *last = &first;
-    if (!behind(v, &v->block[b]))
+    if (!bt_group_behind(v, b))
         return true;
     bool tabled = !v->unchained && !bt_direct_owns(v, space, v->block[b].gpa), good = true;
     last = enlist(v, b, last);

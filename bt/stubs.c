@@ -234,7 +234,6 @@ void bt_stubs_emit(struct bt_vcpu *v)
     s->light_seg = emit_light(&e, 0);
     s->light_store = emit_light(&e, 1);
     s->light_invlpg = emit_light(&e, 2);
-    s->light_end = e.at;
     bt_stubs_fast(v, &e);
     s->end = e.at;
     v->arena_next = (e.at + 63) & ~63u;

@@ -41,9 +41,9 @@ bool tx_light(struct tx *t)
         return false;
     if (!tx_address(t))
         return false;
-    if (invlpg || i->opcode == 0xc7)
-        e_mov_imm(e, E_R9, invlpg ? 0 : i->imm);
-    else
+    if (mov && i->opcode == 0xc7)
+        e_mov_imm(e, E_R9, i->imm);
+    else if (mov)
         e_mov(e, false, E_R9, tx_host_reg(i->reg));
     tx_call(t, invlpg ? t->v->stubs.light_invlpg : t->v->stubs.light_store);
     tx_light_end(t, 0);

@@ -1,14 +1,19 @@
 /* Guest time: the host's monotonic clock, or a counter that moves only when told. */
 #include "host/host.h"
 
-#include <time.h>
 #include <x86intrin.h>
+
+uint64_t host_read_clock(clockid_t id)
+{
+    struct timespec now;
+    if (clock_gettime(id, &now) != 0)
+        return 0;
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
 
 static uint64_t monotonic_ns(void)
 {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+    return host_read_clock(CLOCK_MONOTONIC);
 }
 
 void host_clock_init(struct host_clock *c, bool is_virtual)

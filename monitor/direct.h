@@ -38,6 +38,8 @@ struct direct_space {
     uint32_t maps;         /* mapping calls that its world took to fill, last time */
 };
 
+enum { DIRECT_MAP_NS = 3000 }; /* a mapping call, and the page's first touch in a world */
+
 /* A page that a program in a world found missing, until it runs on; space 0: none. */
 struct direct_missing {
     unsigned space;

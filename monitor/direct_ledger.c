@@ -27,7 +27,6 @@ enum {
     CREDIT_MAX_NS = 5000000,  /* nobody lives for ever on what was gained long ago */
     TRY_NS = 300000,          /* what a try costs beside the mappings */
     MAPS_GUESS = 200,
-    MAP_NS = 3000,    /* a mapping call, and the page's first touch in there */
     BACKOFF_MAX = 63, /* tries become rarer by this much and one at most */
 };
 
@@ -43,7 +42,7 @@ static int64_t ledger_budget(const struct direct_space *s)
 
 static bool ledger_pays_a_try(const struct direct_space *s)
 {
-    return s->debt_ns + (TRY_NS + (int64_t)s->maps * MAP_NS) * (1 + s->backoff) <= ledger_budget(s);
+    return s->debt_ns + (TRY_NS + (int64_t)s->maps * DIRECT_MAP_NS) * (1 + s->backoff) <= ledger_budget(s);
 }
 
 void direct_ledger_entered(struct direct_space *s)
@@ -94,6 +93,5 @@ bool direct_ledger_exit(struct direct_space *s, uint64_t inside_ns, uint64_t ove
 void direct_ledger_left(struct direct_space *s)
 {
     s->on = false;
-    s->computing = 0;
     s->seen_ns = 0;
 }

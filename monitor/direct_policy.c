@@ -1,5 +1,4 @@
 /* Which address spaces run directly: where direct_ledger.c gets its figures from, and what is done about its answers. */
-#include <time.h>
 #include "direct.h"
 
 static const char *direct_policy_name(const struct direct *d)
@@ -65,15 +64,6 @@ void direct_judge(struct direct *d, unsigned space, uint64_t inside_ns, uint64_t
     direct_demote(d, space);
 }
 
-/* The thread's own time: on a busy host a program that waits for the CPU does not compute meanwhile. */
-static uint64_t direct_cpu_ns(void)
-{
-    struct timespec ts;
-
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
-    return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-}
-
 void direct_sample(struct vm *vm)
 {
     struct direct *d = vm->direct;
@@ -85,7 +75,7 @@ void direct_sample(struct vm *vm)
     bt_direct_linger(vm->vcpu, 0); /* who is found running has done so for long enough */
     if (!d || d->policy != VM_USER_AUTO || space == SPT_KERNEL_SPACE)
         return;
-    now = direct_cpu_ns();
+    now = host_read_clock(CLOCK_THREAD_CPUTIME_ID); /* who waits for a busy CPU does not compute meanwhile */
     since = now - d->sampled_ns;
     d->sampled_ns = now;
     s = direct_space_now(d, space);

@@ -8,12 +8,12 @@ enum { PF_WRITE = 2, PF_FETCH = 16 };
 /* The same page faults again and again at one instruction: the world cannot have it (too low an address). */
 enum { DIRECT_REPEATS = 3 };
 enum { DIRECT_LINGER = 8 };
-/* Bytes, aligned so, that are looked through when code in them is first reached. */
+/* Bytes, aligned so, that are looked through when a page among them is first reached. */
 enum { DIRECT_AROUND = 16 * HOST_PAGE };
 /* So many worlds of one address space may die before it has to do without. */
 enum { DIRECT_DEATHS = 3 };
-/* What a crossing costs the guest, there and back; a mapping made on the way. */
-enum { CROSSING_NS = 12000, MAPPING_NS = 3000, LOOK_NS = 1000000 };
+enum { CROSSING_NS = 12000 }; /* what a crossing costs the guest, there and back */
+enum { LOOK_NS = 1000000 };   /* so long inside, before a world's own clock is looked at */
 
 /* Counters as they were before an entry. */
 struct direct_before {
@@ -68,6 +68,16 @@ static bool direct_stuck(struct direct *d, uint32_t gva)
     return ++d->fault_repeats > DIRECT_REPEATS;
 }
 
+/* A page of code that is known already. Asking says to the world that it may run; where it is shown, that is all. */
+static bool direct_may_come(struct direct *d, uint32_t gva, uint64_t gpa)
+{
+    struct vm *vm = d->vm;
+    struct spt_info info;
+
+    return bt_direct_known(vm->vcpu, gpa) && bt_direct_page(vm->vcpu, gva, &info) == BT_DIRECT_YES &&
+           !spt_user_grants(bt_spt(vm->vcpu), gva, false);
+}
+
 /* Who has just reached a page soon reaches those around it, and each would be an exit of its own, which costs as much as
  * several mappings. Only with A set: the guest wants to know which pages are used. Code pages are known once another
  * process has run them, data pages when the program used them before it ran directly. */
@@ -80,11 +90,9 @@ static void direct_around(struct direct *d, uint32_t gva, bool fetch)
     struct spt_info info;
 
     for (uint32_t at = first; at - first < DIRECT_AROUND; at += HOST_PAGE)
-        if ((at ^ gva) >= HOST_PAGE &&
+        if (at != (gva & ~(HOST_PAGE - 1)) && (fetch || !spt_user_grants(spt, at, false)) &&
             spt_walk(&vm->ram, spt_paging(spt), at, SPT_USER | (fetch ? SPT_EXEC : 0), &w) && w.accessed &&
-            (!fetch ||
-             (bt_direct_known(vm->vcpu, w.gpa) && bt_direct_page(vm->vcpu, at, &info) == BT_DIRECT_YES)) &&
-            !spt_user_grants(spt, at, false))
+            (!fetch || direct_may_come(d, at, w.gpa)))
             spt_fault(spt, true, at, SPT_USER, &info);
 }
 
@@ -271,7 +279,7 @@ static uint64_t direct_overhead(struct direct *d, struct direct_space *s, const 
         crossing = 0;
     else if (vm->counts.world_hidden != b->hidden)
         crossing /= 2;
-    return crossing + maps * MAPPING_NS;
+    return crossing + maps * DIRECT_MAP_NS;
 }
 
 /* How much of its time inside a world has really run: on a busy host it waits for the CPU as well, and a program that makes

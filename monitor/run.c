@@ -1,7 +1,6 @@
 /* The vCPU loop: run guest code, and between two runs do what guest code cannot do for itself. */
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 #include "direct.h"
 #include "vm.h"
 
@@ -13,10 +12,7 @@ static const uint64_t vm_early_ns = UINT64_C(2000000000);
 
 uint64_t vm_host_ns(void)
 {
-    struct timespec ts;
-
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+    return host_read_clock(CLOCK_MONOTONIC);
 }
 
 /* ---- Saying where the guest is ---- */

@@ -351,7 +351,7 @@ void space_reset(struct spt *s, struct space *sp)
 void frame_write_protect(struct spt *s, uint32_t gfn)
 {
     tlb_flush_writes(s);
-    ++s->protections[gfn & 4095];
+    ++s->protections[gfn % PROTECTION_ROWS];
     uint32_t id = s->phys[gfn].rmap;
     while (id) {
         struct leaf *l = &s->leaf[id / LEAF_PAGES];

@@ -351,7 +351,7 @@ uint32_t spt_invalidations(const struct spt *s, uint32_t gva)
 
 uint32_t spt_protections(const struct spt *s, uint64_t gpa)
 {
-    return s->protections[gpa >> PAGE_SHIFT & 4095];
+    return s->protections[(gpa >> PAGE_SHIFT) % PROTECTION_ROWS];
 }
 
 unsigned spt_user_space(const struct spt *s)

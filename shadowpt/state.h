@@ -17,8 +17,9 @@
 
 #include <sys/queue.h>
 
-#define PAGE_SHIFT 12
-#define PAGE_SIZE  4096u
+#define PAGE_SHIFT      12
+#define PAGE_SIZE       4096u
+#define PROTECTION_ROWS 4096u
 
 /* Guest paging-structure entries and control registers, SDM vol. 3 4.3, 4.4, 2.5. */
 enum {
@@ -141,7 +142,8 @@ struct spt {
     struct tlb_gpa fetch_tlb[2][TLB_SIZE], trace_tlb[2][64];
     uint64_t fetch_tag;
     uint32_t invalidations[TLB_SIZE]; /* by INVLPG, per entry that it emptied */
-    uint32_t protections[4096];       /* traces of pages that had none, by the low bits of the frame number */
+    uint32_t
+        protections[PROTECTION_ROWS]; /* traces of pages that had none, by the low bits of the frame number */
     bool tlb_large; /* some entry comes from a large page: INVLPG of one address covers more than one entry */
     uint32_t large_at[32]; /* ... and lies in one of these pieces of 4 MiB, a bit each */
 

@@ -21,20 +21,19 @@
 
 enum { EACH = 1000, ROUNDS_MAX = 1000, CODE = 0x400000, HOLE = 0x700000, MAPPED = 0x800000, FRAMES = 256 };
 
-static pid_t other; /* the process at the other end, 0: none */
-
-static double seconds_of(clockid_t clock)
-{
-    struct timespec t = {0};
-    clock_gettime(clock, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
-}
+/* The other end, if there is one: a process, or a world. */
+static pid_t other;
+static const struct host_world *beyond;
 
 static double seconds(void)
 {
     clockid_t clock;
-    double ours = seconds_of(CLOCK_PROCESS_CPUTIME_ID);
-    return other && clock_getcpuclockid(other, &clock) == 0 ? ours + seconds_of(clock) : ours;
+    uint64_t ns = host_read_clock(CLOCK_PROCESS_CPUTIME_ID);
+    if (other && clock_getcpuclockid(other, &clock) == 0)
+        ns += host_read_clock(clock);
+    if (beyond)
+        ns += host_world_cpu_ns(beyond);
+    return (double)ns / 1e9;
 }
 
 static int smaller_first(const void *a, const void *b)
@@ -95,21 +94,6 @@ static void by_fault_and_eight(struct rig *r)
     for (unsigned i = 0; i < 8; i++)
         show(r);
     by_fault(r);
-}
-
-/* The world's process, our only child. */
-static pid_t world_process(void)
-{
-    char path[64];
-    int pid = 0;
-
-    snprintf(path, sizeof(path), "/proc/self/task/%d/children", (int)getpid());
-    FILE *f = fopen(path, "re");
-    if (f && fscanf(f, "%d", &pid) != 1)
-        pid = 0;
-    if (f)
-        fclose(f);
-    return pid;
 }
 
 static int rig_create(struct rig *r)
@@ -219,11 +203,12 @@ int main(int argc, char **argv)
 
     if (rig_create(&r) != 0)
         return 1;
-    other = world_process();
+    beyond = r.world;
     double crossing = measure(&r, by_fault, rounds, "exit by a fault, and entry");
     measure(&r, by_int80, rounds, "exit by int 80h, and entry");
     measure(&r, by_fault_and_mapping, rounds, "the first, and one page mapped");
     measure(&r, by_fault_and_eight, rounds, "the first, and eight");
+    beyond = NULL;
     host_world_destroy(r.world);
     other = futex_partner();
     if (other < 0 || sigaction(SIGSEGV, &skip, NULL) != 0)

@@ -787,6 +787,17 @@ static void refuse(int nr, uint32_t second)
         _exit(9);
 }
 
+/* What body does to its process stays there. It returns 0. */
+static void in_a_child(int (*body)(void))
+{
+    int status;
+    pid_t child = fork();
+    if (child == 0)
+        _exit(body());
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+}
+
 /* As a container's seccomp profile would: the probe names the call, or does without it. */
 static void a_refused_call_is_named(void **state)
 {
@@ -884,69 +895,66 @@ static void allow_only_needed(void)
         _exit(9);
 }
 
+static int probe_with_what_is_needed(void)
+{
+    struct host_err err = {""};
+    allow_only_needed();
+    int failed = host_worlds_probe(&err);
+    if (failed)
+        print_message("%s\n", err.text);
+    return failed ? 1 : 0;
+}
+
 static void under_a_profile_like_docker_s(void **state)
 {
-    int status;
     (void)state;
-    pid_t child = fork();
-    if (child == 0) {
-        struct host_err err = {""};
-        allow_only_needed();
-        int failed = host_worlds_probe(&err);
-        if (failed)
-            print_message("%s\n", err.text);
-        _exit(failed ? 1 : 0);
-    }
-    assert_int_equal(waitpid(child, &status, 0), child);
-    assert_int_equal(status, 0);
+    in_a_child(probe_with_what_is_needed);
 }
 
 /* As before Linux 6.6, when no listener could ask for wake-ups on its own CPU. */
+static int run_where_it_is_placed(void)
+{
+    struct rig r;
+    cpu_set_t before, after;
+    refuse(SYS_ioctl, _IOW('!', 4, uint64_t));
+    sched_getaffinity(0, sizeof(before), &before);
+    rig_init(&r);
+    rig_code(&r, int80, int80_end);
+    uint64_t end = now_us() + 700000; /* several placements long */
+    while (now_us() < end) {
+        rig_state(&r);
+        rig_run(&r);
+        rig_expect(&r, HOST_WORLD_SYSCALL, RIG_CODE + 7);
+    }
+    rig_finish(&r);
+    sched_getaffinity(0, sizeof(after), &after);
+    return CPU_EQUAL(&before, &after) ? 0 : 1;
+}
+
 static void without_help_from_the_scheduler(void **state)
 {
-    int status;
     (void)state;
-    pid_t child = fork();
-    if (child == 0) {
-        struct rig r;
-        cpu_set_t before, after;
-        refuse(SYS_ioctl, _IOW('!', 4, uint64_t));
-        sched_getaffinity(0, sizeof(before), &before);
-        rig_init(&r);
-        rig_code(&r, int80, int80_end);
-        uint64_t end = now_us() + 700000; /* several placements long */
-        while (now_us() < end) {
-            rig_state(&r);
-            rig_run(&r);
-            rig_expect(&r, HOST_WORLD_SYSCALL, RIG_CODE + 7);
-        }
-        rig_finish(&r);
-        sched_getaffinity(0, sizeof(after), &after);
-        _exit(CPU_EQUAL(&before, &after) ? 0 : 1);
-    }
-    assert_int_equal(waitpid(child, &status, 0), child);
-    assert_int_equal(status, 0);
+    in_a_child(run_where_it_is_placed);
 }
 
 /* As before Linux 6.11, when the sleep for a notification outlived those who could send one. */
+static int run_and_kick_awake(void)
+{
+    struct rig r;
+    refuse(SYS_uname, 0);
+    rig_init(&r);
+    for (int i = 0; i < 3; i++)
+        assert_true(kick_an_endless_loop(&r, NULL) < 1000000);
+    RUN(&r, int80);
+    rig_expect(&r, HOST_WORLD_SYSCALL, RIG_CODE + 7);
+    rig_finish(&r);
+    return 0;
+}
+
 static void without_an_end_to_sleep(void **state)
 {
-    int status;
     (void)state;
-    pid_t child = fork();
-    if (child == 0) {
-        struct rig r;
-        refuse(SYS_uname, 0);
-        rig_init(&r);
-        for (int i = 0; i < 3; i++)
-            assert_true(kick_an_endless_loop(&r, NULL) < 1000000);
-        RUN(&r, int80);
-        rig_expect(&r, HOST_WORLD_SYSCALL, RIG_CODE + 7);
-        rig_finish(&r);
-        _exit(0);
-    }
-    assert_int_equal(waitpid(child, &status, 0), child);
-    assert_int_equal(status, 0);
+    in_a_child(run_and_kick_awake);
 }
 
 int main(void)

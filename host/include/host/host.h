@@ -16,6 +16,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <time.h>
 
 #define HOST_PAGE 4096u
 
@@ -117,6 +118,7 @@ struct host_clock {
     uint64_t virtual_ns;
     uint64_t base_ns; /* real: value of CLOCK_MONOTONIC that is guest time 0 */
 };
+uint64_t host_read_clock(clockid_t id); /* the host's own, in ns; 0: there is none */
 void host_clock_init(struct host_clock *c, bool is_virtual);
 uint64_t host_clock_ns(const struct host_clock *c);
 uint64_t host_clock_tsc(const struct host_clock *c);
