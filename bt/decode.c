@@ -2,6 +2,7 @@
  * The decoder: Zydis does the parsing; what follows decides which instructions exist on the CPU we model and
  * reduces them to struct bt_insn. Default is refuse: an instruction set that no row below names is #UD.
  */
+#include <string.h>
 #include "insn.h"
 #include "ringcomp/ringcomp.h"
 
@@ -97,6 +98,7 @@ void bt_decoder_init(struct bt_decoder *d)
     /* What these modes name is a NOP (or plain WBINVD) on a CPU that does not offer it, and ours does not. */
     static const ZydisDecoderMode off[] = {ZYDIS_DECODER_MODE_MPX, ZYDIS_DECODER_MODE_CET,
                                            ZYDIS_DECODER_MODE_CLDEMOTE, ZYDIS_DECODER_MODE_WBNOINVD};
+    memset(d, 0, sizeof(*d));
     ZydisDecoderInit(&d->d32, ZYDIS_MACHINE_MODE_LEGACY_32, ZYDIS_STACK_WIDTH_32);
     ZydisDecoderInit(&d->d16, ZYDIS_MACHINE_MODE_LEGACY_16, ZYDIS_STACK_WIDTH_16);
     for (unsigned i = 0; i < sizeof off / sizeof off[0]; i++) {
@@ -327,15 +329,8 @@ static enum bt_decode decode_opcode(const ZydisDecoder *zd, ZydisDecoderContext 
     return classify(z, out) ? BT_DECODE_OK : BT_DECODE_UD;
 }
 
-static void decode_fields(const ZydisDecodedInstruction *z, bool big, struct bt_insn *out)
-{
-    int seg = scan_prefixes(z, out);
-    fill_sizes(z, big, out);
-    fill_operands(z, seg, out);
-}
-
-enum bt_decode bt_decode(const struct bt_decoder *d, bool big, const uint8_t *code, unsigned len,
-                         struct bt_insn *out)
+enum bt_decode bt_decode_by_zydis(const struct bt_decoder *d, bool big, const uint8_t *code, unsigned len,
+                                  struct bt_insn *out)
 {
     const ZydisDecoder *zd = big ? &d->d32 : &d->d16;
     ZydisDecoderContext ctx;
@@ -343,7 +338,9 @@ enum bt_decode bt_decode(const struct bt_decoder *d, bool big, const uint8_t *co
     enum bt_decode result = decode_opcode(zd, &ctx, code, len, &z, out);
     if (result != BT_DECODE_OK)
         return result;
-    decode_fields(&z, big, out);
+    int seg = scan_prefixes(&z, out);
+    fill_sizes(&z, big, out);
+    fill_operands(&z, seg, out);
     /* prefixes, then the escape bytes of the opcode map, then the opcode */
     static const uint8_t escape[] = {[ZYDIS_OPCODE_MAP_DEFAULT] = 0,
                                      [ZYDIS_OPCODE_MAP_0F] = 1,
@@ -355,12 +352,10 @@ enum bt_decode bt_decode(const struct bt_decoder *d, bool big, const uint8_t *co
     return fill_operand_sizes(zd, &ctx, &z, out) ? BT_DECODE_OK : BT_DECODE_UD;
 }
 
-enum bt_decode bt_decode_opcode(const struct bt_decoder *d, bool big, const uint8_t *code, unsigned len,
-                                struct bt_insn *out)
+enum bt_decode bt_decode(struct bt_decoder *d, bool big, const uint8_t *code, unsigned len,
+                         struct bt_insn *out)
 {
-    ZydisDecodedInstruction z;
-    enum bt_decode result = decode_opcode(big ? &d->d32 : &d->d16, NULL, code, len, &z, out);
-    if (result == BT_DECODE_OK)
-        decode_fields(&z, big, out);
-    return result;
+    if (big && bt_decode_plain(d, code, len, out))
+        return BT_DECODE_OK;
+    return bt_decode_by_zydis(d, big, code, len, out);
 }

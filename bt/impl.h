@@ -192,7 +192,6 @@ struct bt_vcpu {
     struct host_arena arena;
     uint32_t arena_next;
     struct bt_stubs stubs;
-    struct bt_decoder decoder;
     struct bt_interp *interp;
     struct bt_ops io; /* cfg.ops behind bt_fpu_park, for the interpreter */
     struct spt *spt;
@@ -282,6 +281,7 @@ struct bt_vcpu {
     uint64_t sampled[2], unsampled; /* time after crossings, [user]: see dispatch.c */
     int crossings_left;
     uint64_t tsc_last, *bucket, outside; /* time split: since when, whose, and the caller's */
+    struct bt_decoder decoder;
 };
 
 _Static_assert(offsetof(struct bt_vcpu, cpu) == 0, "r15 addresses rc_cpu directly");

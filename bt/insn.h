@@ -63,16 +63,41 @@ enum bt_decode {
     BT_DECODE_LONG,  /* more than 15 bytes: #GP(0) */
 };
 
+/* All instructions of 32-bit code that share prefix, opcode, ModRM.reg and whether ModRM names memory; see
+ * decode_plain.c. */
+struct bt_shape {
+    uint16_t mnemonic;
+    uint8_t state : 2; /* enum bt_shape_state */
+    bool mem_written : 1, imm_extended : 1;
+    uint8_t opsize, class, mem_size, imm_size;
+    uint8_t mark; /* the user's of this decoder; 0 at first */
+};
+enum bt_shape_state { BT_SHAPE_NEW, BT_SHAPE_PLAIN, BT_SHAPE_ASK };
+
+/* A plain instruction's parts. Offsets and sizes in bytes. */
+struct bt_plain {
+    struct bt_shape *shape;
+    uint8_t length;
+    uint8_t prefix, seg; /* seg: enum rc_seg_name of an override or BT_NOREG */
+    uint8_t map, opcode_off, modrm_off, address, imm_off;
+};
+
+/* Some 256 KiB, of which a few pages are used. */
 struct bt_decoder {
     ZydisDecoder d32, d16;
+    struct bt_shape shape[1 << 15];
 };
 void bt_decoder_init(struct bt_decoder *d);
 /* code: len bytes at the instruction; big: CS.D. */
-enum bt_decode bt_decode(const struct bt_decoder *d, bool big, const uint8_t *code, unsigned len,
+enum bt_decode bt_decode(struct bt_decoder *d, bool big, const uint8_t *code, unsigned len,
                          struct bt_insn *out);
-/* The same in two thirds of the time, for those who want to know which instruction it is: opcode_off, mem_size,
- * mem_written, vex_gpr are not filled in, and MMX forms of SSE instructions are of class SSE. */
-enum bt_decode bt_decode_opcode(const struct bt_decoder *d, bool big, const uint8_t *code, unsigned len,
-                                struct bt_insn *out);
+/* The same without decode_plain.c, which must make no difference. */
+enum bt_decode bt_decode_by_zydis(const struct bt_decoder *d, bool big, const uint8_t *code, unsigned len,
+                                  struct bt_insn *out);
+/* 32-bit code. False: ask Zydis. */
+bool bt_decode_plain(struct bt_decoder *d, const uint8_t *code, unsigned len, struct bt_insn *out);
+/* Length and shape only, of code that may be shorter than that length. False: ask Zydis. No instruction of the sensitive
+ * table is found here. */
+bool bt_plain_find(struct bt_decoder *d, const uint8_t code[BT_MAX_INSN], struct bt_plain *p);
 
 #endif

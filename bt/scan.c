@@ -148,7 +148,7 @@ static const struct exempt *exempt(const char *mnemonic)
 }
 
 /* The row of the sensitive table that this instruction is, or NULL. */
-static const struct rc_sensitive *row_of(const struct bt_scan *s, const struct bt_insn *i)
+static const struct rc_sensitive *row_of(struct bt_scan *s, const struct bt_insn *i)
 {
     for (unsigned n = s->sensitive[i->mnemonic]; n; n = s->next[n])
         if (has_form((enum form)s->form[n], i))
@@ -205,7 +205,7 @@ static bool ends_flow(const struct bt_insn *i)
     }
 }
 
-static enum finding judge(const struct bt_scan *s, const struct bt_insn *i, struct bt_verdict *v)
+static enum finding judge(struct bt_scan *s, const struct bt_insn *i, struct bt_verdict *v)
 {
     const struct rc_sensitive *row = row_of(s, i);
     v->needs |= i->class == BT_CLASS_AVX ? BT_NEED_AVX : i->class == BT_CLASS_BMI ? BT_NEED_BMI : 0;
@@ -220,8 +220,22 @@ static enum finding judge(const struct bt_scan *s, const struct bt_insn *i, stru
     return e || row->reason == RC_TRAPS ? FOUND_NOTHING : FOUND_WRONG;
 }
 
+/* What is known of a shape without looking at the instruction again. */
+enum mark { MARK_NONE, MARK_NOTHING, MARK_END, MARK_JUDGE };
+
+static enum mark mark_of(struct bt_scan *s, const struct bt_insn *i)
+{
+    struct bt_verdict v = {.refused = false};
+    enum finding f = judge(s, i, &v);
+    bool zeroes =
+        i->map == ZYDIS_OPCODE_MAP_DEFAULT && i->opcode == 0; /* is_archaic wants to see its ModRM */
+    if (v.needs || row_of(s, i) || zeroes)
+        return MARK_JUDGE;
+    return f == FOUND_NOTHING ? MARK_NOTHING : f == FOUND_END ? MARK_END : MARK_JUDGE;
+}
+
 /* Odd or not: may it run? */
-static bool is_wrong(const struct bt_scan *s, const struct bt_insn *i)
+static bool is_wrong(struct bt_scan *s, const struct bt_insn *i)
 {
     const struct rc_sensitive *row = row_of(s, i);
     return row && row->reason != RC_TRAPS && !exempt(row->mnemonic);
@@ -229,7 +243,7 @@ static bool is_wrong(const struct bt_scan *s, const struct bt_insn *i)
 
 /* Bytes the modelled CPU refuses: so does the host's, unless it knows more instructions. Transactions are in the C
  * library's locks, behind a look at CPUID. */
-static bool host_may_know(const struct bt_scan *s, const uint8_t *code, unsigned len)
+static bool host_may_know(struct bt_scan *s, const uint8_t *code, unsigned len)
 {
     ZydisDecodedInstruction z;
     return ZYAN_SUCCESS(ZydisDecoderDecodeInstruction(&s->decoder.d32, NULL, code, len, &z)) &&
@@ -237,17 +251,18 @@ static bool host_may_know(const struct bt_scan *s, const uint8_t *code, unsigned
 }
 
 /* One pass over a page. A track is what decoding follows; the one on which all attempts agree is judged. */
+enum { FIRST = BT_SCAN_BEFORE, END = FIRST + HOST_PAGE, WORDS = END / 64 + 2 };
 struct pass {
-    const struct bt_scan *s;
+    struct bt_scan *s;
     const struct bt_scan_text *t;
-    uint8_t votes[BT_SCAN_BEFORE + HOST_PAGE + BT_MAX_INSN];
+    uint8_t votes[END + BT_MAX_INSN];
+    uint64_t entry[WORDS];   /* a bit per byte: known entries */
+    uint64_t track[WORDS];   /* there is something to do */
     bool known;              /* the track comes from a known entry without a gap */
     bool suspect;            /* else: something wrong was found, should this prove to be code */
     struct bt_verdict guess; /* what that was */
     struct bt_verdict v;
 };
-
-enum { FIRST = BT_SCAN_BEFORE, END = FIRST + HOST_PAGE };
 
 static void refuse(struct pass *p, unsigned at, const char *reason)
 {
@@ -267,6 +282,12 @@ static void confirm(struct pass *p)
         p->v = p->guess;
 }
 
+static void end_flow(struct pass *p)
+{
+    confirm(p);
+    p->known = p->suspect = false;
+}
+
 static void judge_at(struct pass *p, unsigned at, const struct bt_insn *i)
 {
     const char *before = p->v.reason;
@@ -278,10 +299,8 @@ static void judge_at(struct pass *p, unsigned at, const struct bt_insn *i)
         refuse(p, at, name);
     else if (f == FOUND_ODD)
         p->suspect = false;
-    else if (f == FOUND_END) {
-        confirm(p);
-        p->known = p->suspect = false;
-    }
+    else if (f == FOUND_END)
+        end_flow(p);
 }
 
 /* Does an instruction touch this page, and are its bytes known? One that comes over from the page before is this page's
@@ -291,12 +310,35 @@ static bool concerns(const struct pass *p, unsigned at, unsigned len)
     return at + len > FIRST && (at + len <= END || p->t->has_after);
 }
 
+/* Most instructions are plain and have nothing to say. False: this one must be looked at. */
+static bool look_quickly(struct pass *p, unsigned at, bool counts, unsigned *len)
+{
+    struct bt_scan *s = p->s;
+    const uint8_t *code = p->t->byte + at;
+    struct bt_plain plain;
+    struct bt_insn insn;
+    if (!bt_plain_find(&s->decoder, code, &plain))
+        return false;
+    *len = plain.length;
+    if (!counts || !concerns(p, at, plain.length))
+        return true;
+    uint8_t *mark = &plain.shape->mark;
+    if (*mark == MARK_NONE && bt_decode(&s->decoder, true, code, BT_MAX_INSN, &insn) == BT_DECODE_OK)
+        *mark = (uint8_t)mark_of(s, &insn);
+    if (*mark == MARK_END)
+        end_flow(p);
+    return *mark == MARK_END || *mark == MARK_NOTHING;
+}
+
 /* Length of what begins at byte `at`, 1 where nothing does. */
 static unsigned look(struct pass *p, unsigned at, bool counts)
 {
     const uint8_t *code = p->t->byte + at;
     struct bt_insn insn;
-    if (bt_decode_opcode(&p->s->decoder, true, code, BT_MAX_INSN, &insn) == BT_DECODE_OK) {
+    unsigned len;
+    if (look_quickly(p, at, counts, &len))
+        return len;
+    if (bt_decode(&p->s->decoder, true, code, BT_MAX_INSN, &insn) == BT_DECODE_OK) {
         if (counts && concerns(p, at, insn.length))
             judge_at(p, at, &insn);
         return insn.length;
@@ -310,57 +352,74 @@ static unsigned look(struct pass *p, unsigned at, bool counts)
     return 1;
 }
 
-static bool is_entry(const struct bt_scan_text *t, unsigned at)
+static bool is_entry(const struct pass *p, unsigned at)
 {
-    at -= BT_SCAN_BEFORE;
-    return at < HOST_PAGE && (t->entry[at / 64] >> at % 64 & 1);
+    return p->entry[at / 64] >> at % 64 & 1;
 }
 
-static bool runs_over_entry(const struct bt_scan_text *t, unsigned at, unsigned len)
+static bool runs_over_entry(const struct pass *p, unsigned at, unsigned len)
 {
-    for (unsigned i = at + 1; i < at + len; i++)
-        if (is_entry(t, i))
-            return true;
-    return false;
+    unsigned from = at + 1, shift = from % 64;
+    uint64_t bits = p->entry[from / 64] >> shift;
+    if (shift)
+        bits |= p->entry[from / 64 + 1] << (64 - shift);
+    return bits & ((UINT64_C(1) << (len - 1)) - 1);
+}
+
+static void add_votes(struct pass *p, unsigned at, unsigned votes)
+{
+    votes += p->votes[at];
+    p->votes[at] = (uint8_t)(votes < ALL_VOTES ? votes : ALL_VOTES);
+    p->track[at / 64] |= UINT64_C(1) << at % 64;
 }
 
 static void step(struct pass *p, unsigned at)
 {
-    if (is_entry(p->t, at)) {
+    if (is_entry(p, at)) {
         confirm(p); /* a known instruction right behind: what led here was code */
         p->suspect = false;
         p->known = true;
         p->votes[at] = ALL_VOTES;
+        if (p->v.refused)
+            return;
     }
-    if (!p->votes[at] || p->v.refused)
-        return;
     unsigned len = look(p, at, p->votes[at] == ALL_VOTES);
-    if (runs_over_entry(p->t, at, len)) {
-        if (p->votes[at] == ALL_VOTES)
-            p->suspect = false; /* a wrong track */
-        return;
-    }
-    unsigned sum = p->votes[at + len] + p->votes[at];
-    p->votes[at + len] = (uint8_t)(sum < ALL_VOTES ? sum : ALL_VOTES);
+    if (!runs_over_entry(p, at, len))
+        add_votes(p, at + len, p->votes[at]);
+    else if (p->votes[at] == ALL_VOTES)
+        p->suspect = false; /* a wrong track */
 }
 
-struct bt_verdict bt_scan_page(const struct bt_scan *s, const struct bt_scan_text *t)
+/* The first byte from `at` on where there is something to do. */
+static unsigned next_step(const struct pass *p, unsigned at)
+{
+    unsigned word = at / 64;
+    uint64_t bits = p->track[word] >> at % 64 << at % 64;
+    while (!bits && word + 1 < WORDS)
+        bits = p->track[++word];
+    return bits ? word * 64 + (unsigned)__builtin_ctzll(bits) : END;
+}
+
+struct bt_verdict bt_scan_page(struct bt_scan *s, const struct bt_scan_text *t)
 {
     struct pass p = {.s = s, .t = t, .v = {.reason = ""}};
-    memset(p.votes + (t->has_before ? 0 : FIRST), 1, ALL_VOTES);
-    for (unsigned at = 0; at < END && !p.v.refused; at++)
+    memcpy(p.entry + FIRST / 64, t->entry, sizeof(t->entry));
+    memcpy(p.track, p.entry, sizeof(p.track));
+    for (unsigned n = 0; n < ALL_VOTES; n++)
+        add_votes(&p, (t->has_before ? 0 : FIRST) + n, 1);
+    for (unsigned at = next_step(&p, 0); at < END && !p.v.refused; at = next_step(&p, at + 1))
         step(&p, at);
     if (!p.v.refused)
         confirm(&p); /* goes on in the page behind */
     return p.v;
 }
 
-struct bt_verdict bt_scan_run(const struct bt_scan *s, const uint8_t *code, unsigned len)
+struct bt_verdict bt_scan_run(struct bt_scan *s, const uint8_t *code, unsigned len)
 {
     struct bt_verdict v = {.refused = false, .reason = ""};
     for (unsigned at = 0; at < len && !v.refused;) {
         struct bt_insn insn;
-        if (bt_decode_opcode(&s->decoder, true, code + at, len - at, &insn) != BT_DECODE_OK)
+        if (bt_decode(&s->decoder, true, code + at, len - at, &insn) != BT_DECODE_OK)
             break;
         judge(s, &insn, &v);
         v.refused = is_wrong(s, &insn);

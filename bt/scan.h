@@ -35,7 +35,7 @@ struct bt_scan_text {
     uint64_t entry[64]; /* a bit per byte of the page where an instruction is known to begin */
 };
 /* The same question about len bytes that are known to be instructions, the first one's begin given. */
-struct bt_verdict bt_scan_run(const struct bt_scan *s, const uint8_t *code, unsigned len);
-struct bt_verdict bt_scan_page(const struct bt_scan *s, const struct bt_scan_text *text);
+struct bt_verdict bt_scan_run(struct bt_scan *s, const uint8_t *code, unsigned len);
+struct bt_verdict bt_scan_page(struct bt_scan *s, const struct bt_scan_text *text);
 
 #endif

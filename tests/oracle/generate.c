@@ -9,7 +9,7 @@
 struct gen {
     struct oracle_random r;
     struct oracle_case *c;
-    const struct bt_decoder *d;
+    struct bt_decoder *d;
     uint8_t known;     /* bit n: register n holds value[n] */
     uint8_t hands_off; /* bit n: register n may not be written */
     uint32_t value[8];
@@ -785,7 +785,7 @@ static void initial_state(struct gen *g)
     }
 }
 
-bool oracle_generate(struct oracle_case *c, uint64_t seed, const struct bt_decoder *d, bool avx)
+bool oracle_generate(struct oracle_case *c, uint64_t seed, struct bt_decoder *d, bool avx)
 {
     struct gen g = {.r = {(seed + 1) * UINT64_C(0x9e3779b97f4a7c15)}, .c = c, .d = d, .avx = avx};
     uint32_t undefined[ORACLE_SEQ_BYTES + 1];

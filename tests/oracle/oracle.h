@@ -75,7 +75,7 @@ uint32_t oracle_random(struct oracle_random *r);
 uint32_t oracle_below(struct oracle_random *r, uint32_t n);
 uint32_t oracle_value(struct oracle_random *r); /* one around which arithmetic is interesting, or any */
 /* A case from its seed alone. False: the dice made none, take the next seed. */
-bool oracle_generate(struct oracle_case *c, uint64_t seed, const struct bt_decoder *d, bool avx);
+bool oracle_generate(struct oracle_case *c, uint64_t seed, struct bt_decoder *d, bool avx);
 void oracle_random_fpu(struct oracle_random *r, bool avx, uint8_t *fpu);
 bool oracle_has_avx(void); /* the dice throw VEX only where the host has AVX2 */
 

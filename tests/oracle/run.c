@@ -100,7 +100,7 @@ static void put_code(struct oracle *o, const struct oracle_case *c)
     o->code_len = c->code_len;
 }
 
-static bool contains(const struct oracle *o, const struct oracle_case *c, uint16_t mnemonic)
+static bool contains(struct oracle *o, const struct oracle_case *c, uint16_t mnemonic)
 {
     struct bt_insn i;
     for (unsigned n = 0; n < c->count; n++)
@@ -182,7 +182,7 @@ static const struct {
 };
 
 /* The instruction a run stopped at. */
-static bool stopped_at(const struct oracle *o, const struct oracle_case *c, const struct oracle_result *r,
+static bool stopped_at(struct oracle *o, const struct oracle_case *c, const struct oracle_result *r,
                        struct bt_insn *i)
 {
     uint32_t at = r->eip - c->eip;
@@ -201,7 +201,7 @@ static bool beyond_4g(const struct bt_insn *i, const struct oracle_result *r)
     return (uint64_t)ea + i->mem_size > UINT64_C(1) << 32;
 }
 
-static unsigned looseness(const struct oracle *o, const struct oracle_case *c, const struct oracle_result *r)
+static unsigned looseness(struct oracle *o, const struct oracle_case *c, const struct oracle_result *r)
 {
     struct bt_insn i;
     if (!stopped_at(o, c, r, &i))

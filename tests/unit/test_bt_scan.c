@@ -185,6 +185,43 @@ static void every_sensitive_row(void **state)
     }
 }
 
+/* The scan hurries past plain instructions: none of the table's may be one, whatever stands before it. */
+static void nothing_sensitive_is_plain(void **state)
+{
+    static const uint8_t prefixes[] = {0, 0x66, 0xf2, 0xf3, 0x3e, 0x65};
+    static struct bt_decoder d;
+    (void)state;
+    bt_decoder_init(&d);
+    for (unsigned i = 0; i < sizeof row_cases / sizeof row_cases[0]; i++)
+        for (unsigned k = 0; k < sizeof prefixes; k++) {
+            const struct row_case *c = &row_cases[i];
+            uint8_t code[BT_MAX_INSN + 8] = {prefixes[k]};
+            struct bt_plain plain;
+            memcpy(code + !!prefixes[k], c->code, sizeof(c->code));
+            if (bt_plain_find(&d, code, &plain))
+                fail_msg("%s %s behind %02x is plain", c->mnemonic, c->form, prefixes[k]);
+        }
+}
+
+/* What was seen of an instruction first must not hide what is odd about another one of its shape, nor the reverse. */
+static void one_scan_for_many_pages(void **state)
+{
+    static const uint8_t code[] = {0xc3, 0x0f, 0xa2, 0x00,
+                                   0x08, 0x00, 0x01, 0xc3}; /* RET; CPUID; ADD; ADD; RET */
+    static const uint8_t data[] = {0xc3, 0x0f, 0xa2, 0x00,
+                                   0x08, 0x00, 0x00, 0xc3}; /* ADD [EAX], AL: zeroes */
+    struct bt_scan *s = bt_scan_create();
+    (void)state;
+    assert_non_null(s);
+    for (unsigned round = 0; round < 6; round++) {
+        bool is_code = round % 3 != 1;
+        fill_with_nops();
+        put(100, is_code ? code : data, sizeof(code));
+        assert_int_equal(bt_scan_page(s, &text).refused, is_code);
+    }
+    bt_scan_destroy(s);
+}
+
 /* Neighbours in the opcode map of what is refused, and segment overrides. */
 static void ordinary_code(void **state)
 {
@@ -398,6 +435,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_sensitive_row),
+        cmocka_unit_test(nothing_sensitive_is_plain),
+        cmocka_unit_test(one_scan_for_many_pages),
         cmocka_unit_test(what_vex_needs),
         cmocka_unit_test(ordinary_code),
         cmocka_unit_test(what_the_guest_cpu_lacks),
