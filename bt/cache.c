@@ -510,7 +510,7 @@ static bool soft_shown(const struct bt_vcpu *v, const struct bt_soft_use *u)
 
 /* Would a window have had to fetch this page for this site? Not if the site has seen it since the guest last
  * invalidated the address. A kmap slot is invalidated between any two uses. */
-static bool soft_news(struct bt_vcpu *v, const struct bt_site *site, const struct bt_soft_use *u)
+bool bt_form_soft_news(struct bt_vcpu *v, const struct bt_site *site, const struct bt_soft_use *u)
 {
     if (soft_shown(v, u))
         return false;
@@ -561,12 +561,11 @@ void bt_form_heat_up(struct bt_vcpu *v, struct bt_block *blk)
 }
 
 /* A site that looks into the TLB itself did not find its page there, or its block's account is empty. */
-static bool look_missed(struct bt_vcpu *v, const struct bt_site *site, const struct bt_soft_use *u)
+static bool look_missed(struct bt_vcpu *v, const struct bt_site *site, bool news)
 {
     const struct bt_block *blk = &v->block[site->block];
     uint32_t *heat = &v->heat[blk->heat];
-    if (soft_news(v, site,
-                  u)) { /* also when it is empty: neighbours may have looked first and paid in elsewhere */
+    if (news) { /* also when it is empty: neighbours may have looked first and paid in elsewhere */
         *heat = *heat < HEAT_MOST ? *heat + HEAT_PAGE : HEAT_MOST;
         bt_form_soft_right(v, site->soft);
     } else
@@ -593,14 +592,14 @@ bool bt_form_worn(const struct bt_vcpu *v, uint64_t gpa)
 }
 
 /* A soft site was executed by a callout. True: its block is to be translated anew, with windows. */
-bool bt_form_soft_used(struct bt_vcpu *v, const struct bt_site *site, const struct bt_soft_use *u)
+bool bt_form_soft_used(struct bt_vcpu *v, const struct bt_site *site, const struct bt_soft_use *u, bool news)
 {
     struct bt_form_entry *f = &v->forms[site->soft - 1];
     if (site->looks)
-        return look_missed(v, site, u);
+        return look_missed(v, site, news);
     if (f->form != BT_FORM_SOFT)
         return false;
-    if (soft_news(v, site, u)) {
+    if (news) {
         bt_form_soft_right(v, site->soft);
         return false;
     }

@@ -59,16 +59,26 @@ static void translate_anew(struct bt_vcpu *v, const struct bt_site *site)
     v->leave_pending = true;
 }
 
+/* Has this site met a page that it did not know? What a program that runs for long knows is asked page by page, for all of
+ * its sites, and there may be many. In a young one each site speaks for itself, as in the kernel: what another one has
+ * met does not make it worth a window. */
+static bool soft_news(struct bt_vcpu *v, const struct bt_site *site, struct bt_soft_use *u)
+{
+    bool implied = !site->insn.is_mem && !site->looks; /* operands of string and stack instructions */
+    uint32_t frame = soft_frame(v, u->gva, implied);
+    bool user = v->cpu.cpl == 3, first = user && bt_probe_touched(v, u->gva, frame, u->write, site->probe);
+    if (site->probe || (user && site->looks && !bt_probe_young(v)))
+        return first;
+    u->frames = frame ^ soft_frame(v, u->gva2, implied) * 2654435761u;
+    return bt_form_soft_news(v, site, u);
+}
+
 static void soft_account(struct bt_vcpu *v, const struct bt_site *site, struct bt_soft_use *u)
 {
-    if (site->probe) {
-        bt_probe_touched(v, u->gva, u->write);
+    bool news = soft_news(v, site, u);
+    if (site->probe)
         bt_form_soft_right(v, site->soft);
-        return;
-    }
-    bool implied = !site->insn.is_mem && !site->looks; /* operands of string and stack instructions */
-    u->frames = soft_frame(v, u->gva, implied) ^ soft_frame(v, u->gva2, implied) * 2654435761u;
-    if (bt_form_soft_used(v, site, u))
+    else if (bt_form_soft_used(v, site, u, news))
         translate_anew(v, site);
 }
 

@@ -137,12 +137,16 @@ struct bt_block { /* what it takes to find it and to move it comes first, in one
     } in_page[2]; /* in the lists of gpa's and gpa2's page; see struct bt_vcpu.page_blocks */
 } __attribute__((aligned(64)));
 
-/* What a user space's window is believed to show: by the low bits of the page number, minus the page number. Only a guess;
- * the window decides. See probe.c. */
-#define BT_SHOWN_ROWS 256u
+/* What a user space's window is believed to show, by page. Only a guess; the window decides. See probe.c. */
+#define BT_SHOWN_PAGES (UINT32_C(1) << 20)
+enum {
+    BT_SHOWN_READ = 0xf000,
+    BT_SHOWN_WRITE = 0xffff
+}; /* at least that: readable; exactly that: writable, too */
 struct bt_shown {
-    uint32_t minus_page[2][BT_SHOWN_ROWS]; /* [readable], [writable too] */
+    uint16_t page[BT_SHOWN_PAGES];
 };
+#define BT_SHOWN_PIECE 1024u /* pages of which it is known together that nothing is known: a page table's */
 
 #define BT_JTAB_LOG 8192u
 struct bt_jtab {
@@ -245,14 +249,12 @@ struct bt_vcpu {
     } soft_seen[BT_SOFT_SEEN];  /* pages SOFT sites touched lately, by hash */
     uint32_t forms_mask, forms_used;
 
-    struct bt_shown *shown_of; /* by space */
+    struct bt_shown *shown_of;                                                 /* by space */
+    uint64_t shown_used[SPT_MAX_SPACES][BT_SHOWN_PAGES / BT_SHOWN_PIECE / 64]; /* pieces that are not all 0 */
     struct bt_age {
         uint64_t serial; /* the address space that kicks is about */
         uint32_t kicks;  /* that found its user code running; counted while it is young */
     } age[SPT_MAX_SPACES];
-    struct {
-        uint32_t page, touches;
-    } young[256];                         /* user pages that soft sites touch and no window shows, by hash */
     struct bt_jtab jtabs[SPT_MAX_SPACES]; /* [0]: kernel */
     uint8_t *hstack_mem;                  /* two stacks with guard pages */
     uint64_t hstack_top[2];               /* [user] */
@@ -452,14 +454,16 @@ struct bt_soft_use {    /* what a SOFT site touched */
     uint32_t more;      /* pages behind the first */
     bool write;         /* gva is */
 };
-bool bt_form_soft_used(struct bt_vcpu *v, const struct bt_site *site, const struct bt_soft_use *use);
+bool bt_form_soft_news(struct bt_vcpu *v, const struct bt_site *site, const struct bt_soft_use *use);
+bool bt_form_soft_used(struct bt_vcpu *v, const struct bt_site *site, const struct bt_soft_use *use,
+                       bool news);
 void bt_form_heat_up(struct bt_vcpu *v, struct bt_block *blk); /* gives it a word of v->heat */
 
 /* probe.c */
 int bt_probe_init(struct bt_vcpu *v, struct host_err *err);
 void bt_probe_finish(struct bt_vcpu *v);
 void bt_probe_less(struct bt_vcpu *v, unsigned space, uint32_t gva, uint32_t pages);
-void bt_probe_touched(struct bt_vcpu *v, uint32_t gva, bool write);
+bool bt_probe_touched(struct bt_vcpu *v, uint32_t gva, uint32_t frame, bool write, bool probed);
 void bt_probe_shown(struct bt_vcpu *v, uint32_t gva, bool write);
 void bt_probe_sampled(struct bt_vcpu *v, uint32_t b);
 bool bt_probe_young(struct bt_vcpu *v); /* the current user space: has it hardly run yet? */

@@ -4,6 +4,7 @@
 
 enum {
     PROBE_TOUCHES = 32, /* soft accesses that cost as much as an mmap and what follows from it */
+    PROBE_TAGS = 127,   /* as many as leave an entry that is not BT_SHOWN_WRITE */
     YOUNG_KICKS = 3,    /* found running less often than that: a process that may be gone in a moment */
     PROBE_BYTES = SPT_MAX_SPACES * sizeof(struct bt_shown),
 };
@@ -11,10 +12,16 @@ enum {
 /*T:446 Probing before touching
  *
  * A soft site of user code need not call the interpreter for pages that the window shows already. So it first looks
- * into a small table of the address space: is this page believed to be there? If so it goes on as if it were not soft
- * at all. The table is a guess, kept right where that is cheap; when it is wrong, the window faults as ever. A page that
- * is not there is counted, and put there when it has been touched often enough to be worth a host call: without a
- * signal, since it is C that finds out. Kick signals find the sites where time is spent: those need no probe.
+ * into a table of the address space, which has an entry for each page: is this page believed to be there? If so it goes
+ * on as if it were not soft at all. The table is a guess, kept right where that is cheap; when it is wrong, the window
+ * faults as ever. A page that is not there is counted, in the same entry, and put there when it has been touched often
+ * enough to be worth a host call: without a signal, since it is C that finds out. Some bits of the page's address in RAM
+ * tell whether it is still the same one. Kick signals find the sites where time is spent: those need no probe.
+ *
+ * An entry for each page that there can be, since whatever is smaller has to forget; and a program that walks through
+ * more than it remembers would be counted from the beginning for ever. It costs addresses only: of the two megabytes per
+ * space the host gives what is touched, a page for 8 MiB, and a space that is recycled finds it there. Which
+ * pieces are not all 0 is known, so that the end of a process clears those and no others.
  *
  * Not in a young address space, though: there kicks find the code that all short processes run, and no window lives
  * long enough to be worth its price. For the same reason a site becomes soft in a young space however many pages its
@@ -26,8 +33,15 @@ int bt_probe_init(struct bt_vcpu *v, struct host_err *err)
         mmap(NULL, PROBE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p == MAP_FAILED)
         return host_fail(err, "no address space for the translator's tables: raise ulimit -v");
+    madvise(p, PROBE_BYTES, MADV_NOHUGEPAGE); /* of each space's table a few pages are ever touched */
     v->shown_of = p;
     return 0;
+}
+
+/* No libc: the guest's vector registers may be in the CPU. */
+static void clear(uint16_t *p, uint64_t n)
+{
+    __asm__ volatile("rep stosw" : "+D"(p), "+c"(n) : "a"(0) : "memory");
 }
 
 void bt_probe_finish(struct bt_vcpu *v)
@@ -36,49 +50,61 @@ void bt_probe_finish(struct bt_vcpu *v)
         munmap(v->shown_of, PROBE_BYTES);
 }
 
-static uint32_t *row_of(struct bt_vcpu *v, unsigned space, bool write, uint32_t page)
-{
-    return &v->shown_of[space].minus_page[write][page % BT_SHOWN_ROWS];
-}
-
-/* From shadowpt: this part of a window shows less now. */
+/* From shadowpt: this part of a window shows less now. A process that ends has used a few pieces of its table. */
 void bt_probe_less(struct bt_vcpu *v, unsigned space, uint32_t gva, uint32_t pages)
 {
-    uint32_t first = gva / HOST_PAGE, rows = pages < BT_SHOWN_ROWS ? pages : BT_SHOWN_ROWS;
-    for (uint32_t i = 0; i < rows; i++)
-        *row_of(v, space, false, first + i) = *row_of(v, space, true, first + i) = 1; /* minus no page */
+    uint16_t *table = v->shown_of[space].page;
+    uint32_t at = gva / HOST_PAGE, end = pages < BT_SHOWN_PAGES - at ? at + pages : BT_SHOWN_PAGES, to;
+    for (; at < end; at = to) {
+        uint32_t piece = at / BT_SHOWN_PIECE;
+        uint64_t *used = &v->shown_used[space][piece / 64], bit = UINT64_C(1) << piece % 64;
+        to = (*used ? piece + 1 : (piece | 63) + 1) * BT_SHOWN_PIECE;
+        if (to > end)
+            to = end;
+        if (!(*used & bit))
+            continue;
+        if (to - at == BT_SHOWN_PIECE)
+            *used &= ~bit;
+        clear(table + at, to - at);
+    }
+}
+
+static uint16_t *entry_of(struct bt_vcpu *v, uint32_t gva)
+{
+    unsigned space = spt_user_space(v->spt);
+    uint32_t page = gva / HOST_PAGE, piece = page / BT_SHOWN_PIECE;
+    v->shown_used[space][piece / 64] |= UINT64_C(1) << piece % 64;
+    return &v->shown_of[space].page[page];
 }
 
 /* The current user window grants this access now. */
 void bt_probe_shown(struct bt_vcpu *v, uint32_t gva, bool write)
 {
-    uint32_t page = gva / HOST_PAGE;
-    unsigned space = spt_user_space(v->spt);
-    *row_of(v, space, false, page) = 0u - page;
+    uint16_t *e = entry_of(v, gva);
     if (write)
-        *row_of(v, space, true, page) = 0u - page;
+        *e = BT_SHOWN_WRITE;
+    else if (*e < BT_SHOWN_READ)
+        *e = BT_SHOWN_READ;
 }
 
-static bool worn(struct bt_vcpu *v, uint32_t gva)
-{
-    uint32_t page = gva / HOST_PAGE | spt_user_space(v->spt) << 20;
-    unsigned row = (page ^ page >> 8 ^ page >> 20) % (sizeof v->young / sizeof *v->young);
-    if (v->young[row].page != page) {
-        v->young[row].page = page;
-        v->young[row].touches = 0;
-    }
-    return ++v->young[row].touches >= PROBE_TOUCHES;
-}
-
-/* User code has touched this page by a callout. */
-void bt_probe_touched(struct bt_vcpu *v, uint32_t gva, bool write)
+/* User code has touched this page by a callout; frame: identifies what is there, any number. True: for the first time.
+ * It is worth a place in the window only to sites that would find it there. */
+bool bt_probe_touched(struct bt_vcpu *v, uint32_t gva, uint32_t frame, bool write, bool probed)
 {
     struct spt_info info;
-    bool granted = spt_user_grants(v->spt, gva, write);
-    if (!granted && worn(v, gva))
-        granted = spt_fault(v->spt, true, gva, SPT_USER | (write ? SPT_WRITE : 0), &info) == SPT_RETRY;
+    uint16_t *e = entry_of(v, gva), tag = (uint16_t)(frame % PROBE_TAGS * PROBE_TOUCHES);
+    bool granted = spt_user_grants(v->spt, gva, write), news = false;
+    if (!granted) {
+        uint16_t shown = *e & BT_SHOWN_READ, touches = *e % PROBE_TOUCHES;
+        news = !shown && (!touches || *e % BT_SHOWN_READ - touches != tag);
+        touches = news ? 1 : (uint16_t)(touches + (touches < PROBE_TOUCHES - 1));
+        *e = shown | tag | touches;
+        if (probed && touches == PROBE_TOUCHES - 1)
+            granted = spt_fault(v->spt, true, gva, SPT_USER | (write ? SPT_WRITE : 0), &info) == SPT_RETRY;
+    }
     if (granted)
         bt_probe_shown(v, gva, write);
+    return news;
 }
 
 static struct bt_age *aged(struct bt_vcpu *v)

@@ -44,17 +44,20 @@ static bool address(struct tx *t, enum bt_probe probe) /* r8d */
     }
 }
 
-/* ecx = 0 if the page of r8d is believed to be shown; rcx is in r11. No flags are touched. */
+/* ecx = 0 if the page of r8d is believed to be shown; rcx is in r9. No flags are touched, and there is no comparison
+ * without flags but with 0: an entry that is less than wanted is a large number after the subtraction, also when shifted;
+ * of one that is not the shift leaves nothing. */
 static void look(struct emit *e, bool write)
 {
     e_mov_imm(e, E_R11, 12);
     EB(e, 0xc4, 0x42, 0x23, 0xf7, 0xc8); /* shrx r9d, r8d, r11d */
-    EB(e, 0x45, 0x0f, 0xb6, 0xd1);       /* movzx r10d, r9b */
-    e_load(e, true, E_R11, offsetof(struct bt_vcpu, shown));
-    EB(e, 0x47, 0x8b, 0x94, 0x93); /* mov r10d, [r11+r10*4+disp32] */
-    e32(e, (uint32_t)(write ? sizeof(uint32_t) * BT_SHOWN_ROWS : 0));
-    e_mov(e, true, E_R11, E_RCX);
-    EB(e, 0x43, 0x8d, 0x0c, 0x11); /* lea ecx, [r9+r10] */
+    e_load(e, true, E_R10, offsetof(struct bt_vcpu, shown));
+    EB(e, 0x47, 0x0f, 0xb7, 0x14, 0x4a); /* movzx r10d, word [r10+r9*2] */
+    e_mov(e, true, E_R9, E_RCX);
+    EB(e, 0x41, 0x8d, 0x8a); /* lea ecx, [r10-value] */
+    e32(e, 0u - (write ? BT_SHOWN_WRITE : BT_SHOWN_READ));
+    if (!write)
+        EB(e, 0xc4, 0xe2, 0x23, 0xf7, 0xc9); /* shrx ecx, ecx, r11d */
 }
 
 /* The instruction as if its site were not soft. */
@@ -81,7 +84,7 @@ static bool emit(struct tx *t, enum tx_kind kind, enum bt_probe probe)
     look(e, write);
     EB(e, 0xe3, 0); /* jrcxz shown */
     uint32_t shown = e->at, end = 0;
-    e_mov(e, true, E_RCX, E_R11);
+    e_mov(e, true, E_RCX, E_R9);
     tx_callout(t);
     t->v->site[t->v->site_count - 1].probe = (uint8_t)probe;
     if (tx_is_flow(kind)) {
@@ -91,7 +94,7 @@ static bool emit(struct tx *t, enum tx_kind kind, enum bt_probe probe)
         end = e->at;
     }
     e->rw[shown - 1] = (uint8_t)(e->at - shown);
-    e_mov(e, true, E_RCX, E_R11);
+    e_mov(e, true, E_RCX, E_R9);
     if (!emit_shown(t, kind))
         return false;
     if (end && e->at - end > 127)

@@ -16,7 +16,7 @@ enum vf_kind {
     VF_WINDOW,   /* base of a window that this privilege may use */
     VF_POINTER,  /* window base plus a 32-bit number */
     VF_MOVED,    /* a pointer after its string instruction: to be truncated */
-    VF_SHOWN,    /* struct bt_shown: may be read with an 8-bit index */
+    VF_SHOWN,    /* struct bt_shown: may be read at a page number */
     VF_JUMP_OFF, /* entry of the jump table */
     VF_PAGE,     /* R9 after a look into the software TLB: plus R8, bits bytes; known: may be written */
     VF_CODE,     /* address of a block's indirect entry, or of the miss stub */

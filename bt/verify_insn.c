@@ -191,19 +191,18 @@ static bool load_jump_offset(struct vf *f)
     return set_kind(f, to, VF_JUMP_OFF);
 }
 
-/* A row of what the window is believed to show: a number that only a guess hangs on. */
+/* What the window is believed to show of a page: a number that only a guess hangs on. */
 static bool load_shown(struct vf *f)
 {
     const ZydisDecodedOperandMem *m = &f->op[1].mem;
     ZydisRegister to = f->op[0].reg.value;
-    ZyanI64 last = (ZyanI64)(sizeof(struct bt_shown) - BT_SHOWN_ROWS * 4);
-    if (f->insn.mnemonic != ZYDIS_MNEMONIC_MOV || f->op[0].type != ZYDIS_OPERAND_TYPE_REGISTER ||
-        f->op[0].size != 32 || !vf_is_scratch(vf_gpr(to)) || f->insn.address_width != 64 ||
-        m->segment == ZYDIS_REGISTER_GS || m->scale != 4 || m->disp.value < 0 || m->disp.value > last)
-        return vf_refuse(f, "the table of shown pages is only for loads of a row into r8-r11");
-    if (!is_num(f, m->index, BT_SHOWN_ROWS - 1))
-        return vf_refuse(f, "index into the table of shown pages that is not an 8-bit number");
-    return set(f, to, vf_num(UINT32_MAX));
+    if (f->insn.mnemonic != ZYDIS_MNEMONIC_MOVZX || f->op[0].type != ZYDIS_OPERAND_TYPE_REGISTER ||
+        f->op[0].size != 32 || f->op[1].size != 16 || !vf_is_scratch(vf_gpr(to)) ||
+        f->insn.address_width != 64 || m->segment == ZYDIS_REGISTER_GS || m->scale != 2 || m->disp.value)
+        return vf_refuse(f, "the table of shown pages is only for loads of an entry into r8-r11");
+    if (!is_num(f, m->index, BT_SHOWN_PAGES - 1))
+        return vf_refuse(f, "index into the table of shown pages that is not a page number");
+    return set(f, to, vf_num(UINT16_MAX));
 }
 
 /* ---- instructions with 64-bit operands: moves and sums of addresses ---- */
@@ -339,6 +338,12 @@ static struct vf_value result(const struct vf *f)
     const ZydisDecodedOperand *src = &f->op[1];
     if (f->insn.mnemonic == ZYDIS_MNEMONIC_AND)
         return vf_num(src->type == ZYDIS_OPERAND_TYPE_IMMEDIATE ? (uint32_t)src->imm.value.u : UINT32_MAX);
+    if (f->insn.mnemonic == ZYDIS_MNEMONIC_SHRX) { /* by the low five bits of its count: SDM vol. 2 */
+        const struct vf_value *from = value(f, src->reg.value), *by = value(f, f->op[2].reg.value);
+        bool both = src->type == ZYDIS_OPERAND_TYPE_REGISTER && from->kind == VF_NUM && by->kind == VF_NUM &&
+                    by->known;
+        return vf_num(both ? from->bits >> by->bits % 32 : UINT32_MAX);
+    }
     if (f->insn.mnemonic == ZYDIS_MNEMONIC_MOVZX)
         return vf_num(src->size == 8 ? UINT8_MAX : UINT16_MAX);
     if (f->insn.mnemonic != ZYDIS_MNEMONIC_MOV)

@@ -3,7 +3,7 @@
  * be exact whether the page has been touched before, how often, and in which space. */
 #include "lib/guest.h"
 
-enum { BASE = 0x40000000, PAGES = 64, ROUNDS = 50 };
+enum { BASE = 0x40000000, PAGES = 64, ROUNDS = 50, FAR = 0xfffff000u - PAGES * 0x801000 };
 
 static u32 *space[2], *frame[2][PAGES], *spare;
 
@@ -63,6 +63,36 @@ static u32 touch_all(u32 first)
 static u32 read_one(u32 at)
 {
     return *(volatile u32 *)at;
+}
+
+/* The same with pages all over the upper half of the address space, the last page of all among them. */
+static u32 touch_far(u32 last)
+{
+    u32 sum = 0;
+    for (u32 i = 1; i <= last; i++)
+        sum += touch(FAR + i * 0x801000);
+    return sum;
+}
+
+static void far_apart(u32 base)
+{
+    u32 value = base;
+    for (u32 i = 1; i <= PAGES; i++) {
+        *frame[0][i - 1] = value;
+        map32(space[0], FAR + i * 0x801000, (u32)frame[0][i - 1], P | W | U);
+    }
+    flush_tlb();
+    for (u32 n = 0; n < ROUNDS; n++, value += 2) {
+        ring_call(3, touch_far, PAGES);
+        check(trap.vector == VEC_RETURN && trap.eax == PAGES * (3 * value + 2 + 3 + (value >> 8 & 0xff)),
+              "far apart: %u pages of %u", PAGES, value);
+    }
+    for (u32 i = 1; i <= PAGES; i++) {
+        map32(space[0], FAR + i * 0x801000, 0, 0);
+        invlpg((void *)(FAR + i * 0x801000));
+        ring_call(3, read_one, FAR + i * 0x801000);
+        check(trap.vector == 14 && trap.cr2 == FAR + i * 0x801000, "far apart: gone, page %u", i);
+    }
 }
 
 static u32 write_one(u32 at)
@@ -153,6 +183,7 @@ void guest_main(void)
         for (u32 i = 0; i < PAGES; i++)
             *frame[0][i] = 5;
         pass(5, "afterwards");
+        far_apart(2000 * n + 2);
     }
     quiet_checks(false);
     check(true, "young pages");

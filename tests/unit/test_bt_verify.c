@@ -199,9 +199,10 @@ struct body {
 #define WAITING LE32(offsetof(struct bt_vcpu, irq_waiting))
 
 #define SHOWN LE32(offsetof(struct bt_vcpu, shown))
-/* mov r11d,12; shrx r9d,r8d,r11d */
-#define PAGE_R9   0x41, 0xbb, LE32(12), 0xc4, 0x42, 0x23, 0xf7, 0xc8
-#define SHOWN_R11 0x4d, 0x8b, 0x9f, SHOWN
+/* lea r8d, [ebx+4]; mov r11d,12; shrx r9d,r8d,r11d */
+#define PAGE_R9   LEA_R8, 0x41, 0xbb, LE32(12), 0xc4, 0x42, 0x23, 0xf7, 0xc8
+#define SHOWN_R10 0x4d, 0x8b, 0x97, SHOWN
+#define ENTRY_R10 0x47, 0x0f, 0xb7, 0x14, 0x4a /* movzx r10d, word [r10+r9*2] */
 
 #define LEA_R8    0x67, 0x44, 0x8d, 0x83, LE32(4) /* lea r8d, [ebx+4] */
 #define PICK_R9   0x45, 0x89, 0xc1, 0x41, 0x0f, 0xc9, 0x45, 0x0f, 0xb6, 0xc9, 0x4f, 0x8b, 0x8c, 0xcf, WINDOW
@@ -242,10 +243,10 @@ static const struct body good[] = {
     {"segment FS", NULL, 0, B(SOFT_ADDR, 0x65, 0x43, 0x8b, 0x04, 0xc8)},
     {"window by address", NULL, 0, B(LEA_R8, PICK_R9, 0x43, 0x8b, 0x04, 0x01)},
     {"probe for a load", NULL, RC_MODE_USER,
-     B(PAGE_R9, 0x45, 0x0f, 0xb6, 0xd1, SHOWN_R11, 0x47, 0x8b, 0x94, 0x93, LE32(0), 0x49, 0x89, 0xcb, 0x43,
-       0x8d, 0x0c, 0x11)},
+     B(PAGE_R9, SHOWN_R10, ENTRY_R10, 0x49, 0x89, 0xc9, 0x41, 0x8d, 0x8a, LE32(-0xf000), 0xc4, 0xe2, 0x23,
+       0xf7, 0xc9)},
     {"probe for a store", NULL, RC_MODE_USER,
-     B(PAGE_R9, 0x45, 0x0f, 0xb6, 0xd1, SHOWN_R11, 0x47, 0x8b, 0x94, 0x93, LE32(1024))},
+     B(PAGE_R9, SHOWN_R10, ENTRY_R10, 0x49, 0x89, 0xc9, 0x41, 0x8d, 0x8a, LE32(-0xffff))},
     {"rep movsd", NULL, 0, B(PLUS_RSI, PLUS_RDI, 0xf3, 0xa5, 0x89, 0xf6, 0x89, 0xff)},
     {"scasb", NULL, RC_MODE_USER, B(0x4d, 0x8b, 0x8f, GSBASE, PLUS_RDI, 0xae, 0x89, 0xff)},
     {"mov eax, fs", NULL, 0, B(0x41, 0x0f, 0xb7, 0x87, SEL)},
@@ -280,17 +281,31 @@ static const struct body bad[] = {
      B(SOFT_ADDR, 0x65, 0x43, 0x8b, 0x44, 0xc8, 0x40)},
     {"FS, r8 not 32 bits", "not known to have 32 bits", 0,
      B(0x45, 0x8b, 0x8f, SOFT_HI, 0x65, 0x43, 0x8b, 0x04, 0xc8)},
-    {"probe with a page number", "not an 8-bit number", RC_MODE_USER,
-     B(PAGE_R9, SHOWN_R11, 0x47, 0x8b, 0x94, 0x8b, LE32(0))}, /* mov r10d, [r11+r9*4] */
-    {"probe beyond the table", "only for loads of a row", RC_MODE_USER,
-     B(PAGE_R9, 0x45, 0x0f, 0xb6, 0xd1, SHOWN_R11, 0x47, 0x8b, 0x94, 0x93, LE32(1028))},
-    {"probe before the table", "only for loads of a row", RC_MODE_USER,
-     B(PAGE_R9, 0x45, 0x0f, 0xb6, 0xd1, SHOWN_R11, 0x47, 0x8b, 0x94, 0x93, LE32(-4))},
-    {"probe of 64 bits", "only for loads of a row", RC_MODE_USER,
-     B(0x45, 0x0f, 0xb6, 0xd1, SHOWN_R11, 0x4f, 0x8b, 0x94, 0x93, LE32(0))},
+    {"probe with an address", "not a page number", RC_MODE_USER,
+     B(LEA_R8, 0x45, 0x89, 0xc1, SHOWN_R10, ENTRY_R10)}, /* mov r9d, r8d */
+    {"probe with an unknown address", "not a page number", RC_MODE_USER,
+     B(0x41, 0xbb, LE32(12), 0xc4, 0x42, 0x23, 0xf7, 0xc8, SHOWN_R10, ENTRY_R10)},
+    {"probe with a number shifted too little", "not a page number", RC_MODE_USER,
+     B(LEA_R8, 0x41, 0xbb, LE32(11), 0xc4, 0x42, 0x23, 0xf7, 0xc8, SHOWN_R10, ENTRY_R10)},
+    {"probe with a number shifted by 32, which is by none", "not a page number", RC_MODE_USER,
+     B(LEA_R8, 0x41, 0xbb, LE32(32), 0xc4, 0x42, 0x23, 0xf7, 0xc8, SHOWN_R10, ENTRY_R10)},
+    {"probe with a number shifted by an unknown one", "not a page number", RC_MODE_USER,
+     B(LEA_R8, 0x41, 0x89, 0xc3, 0xc4, 0x42, 0x23, 0xf7, 0xc8, SHOWN_R10, ENTRY_R10)}, /* mov r11d, eax */
+    {"probe with a number shifted arithmetically", "not a page number", RC_MODE_USER,
+     B(LEA_R8, 0x41, 0xbb, LE32(12), 0xc4, 0x42, 0x22, 0xf7, 0xc8, SHOWN_R10, ENTRY_R10)}, /* sarx */
+    {"probe with a displacement", "only for loads of an entry", RC_MODE_USER,
+     B(PAGE_R9, SHOWN_R10, 0x47, 0x0f, 0xb7, 0x54, 0x4a, 0x02)},
+    {"probe of half pages", "only for loads of an entry", RC_MODE_USER,
+     B(PAGE_R9, SHOWN_R10, 0x47, 0x0f, 0xb7, 0x14, 0x0a)},
+    {"probe of 8 bits", "only for loads of an entry", RC_MODE_USER,
+     B(PAGE_R9, SHOWN_R10, 0x47, 0x0f, 0xb6, 0x14, 0x4a)},
+    {"probe of 32 bits", "only for loads of an entry", RC_MODE_USER,
+     B(PAGE_R9, SHOWN_R10, 0x47, 0x8b, 0x14, 0x4a)},
+    {"probe into a guest register", "only for loads of an entry", RC_MODE_USER,
+     B(PAGE_R9, SHOWN_R10, 0x43, 0x0f, 0xb7, 0x04, 0x4a)}, /* movzx eax, */
     {"store to the table of shown pages", "neither in GS", RC_MODE_USER,
-     B(0x45, 0x0f, 0xb6, 0xd1, SHOWN_R11, 0x47, 0x89, 0x94, 0x93, LE32(0))},
-    {"address of the table of shown pages", "become data", RC_MODE_USER, B(SHOWN_R11, 0x44, 0x89, 0xd8)},
+     B(PAGE_R9, SHOWN_R10, 0x66, 0x47, 0x89, 0x14, 0x4a)},
+    {"address of the table of shown pages", "become data", RC_MODE_USER, B(SHOWN_R10, 0x44, 0x89, 0xd0)},
     {"window, r8 not 32 bits", "neither in GS", 0,
      B(0x45, 0x0f, 0xb6, 0xc9, 0x4f, 0x8b, 0x8c, 0xcf, WINDOW, 0x43, 0x8b, 0x04, 0x01)},
     {"window, index not 8 bits", "8-bit index", 0,
