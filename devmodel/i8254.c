@@ -18,19 +18,25 @@
  *
  * One thing must happen by itself: counter 0's interrupt. A host timer is set for the next rising edge, and
  * the edge number, not the timer, is the truth: when the host wakes us late, the edges that have passed are
- * owed to the guest. They are handed out one at a time, each only after the guest has taken the one before
- * and at least half a period later, so that a slow guest is not buried; what is older than a quarter of a
- * second is counted as lost. A guest that masks the timer costs nothing: the tick waits in the 8259, and as
- * long as it does no host timer runs.
+ * owed to the guest. They are handed out one at a time, each only after the guest has taken the one before.
+ * How soon after it? Not at once, or a guest whose handler takes long would do nothing else. But a guest that
+ * gets a quarter of a CPU, four milliseconds out of sixteen, must be given four milliseconds' ticks of each
+ * millisecond it runs, or it falls behind for ever: Linux then finds its jiffies slower than the TSC and
+ * trusts the TSC no more. A sixteenth of a period is enough for a sixteenth of a CPU. What is older than a
+ * second is counted as lost: a machine that was stopped for an hour need not live through it again.
+ *
+ * A guest that masks the timer costs nothing: the tick waits in the 8259, and as long as it does no host
+ * timer runs.
  :*/
 
 enum {
     PIT_HZ = 1193182,
     SHORTEST_GAP = 24, /* ticks: 20 us between two interrupts, whatever the guest programs */
     HANDLER_MAX =
-        PIT_HZ / 20,       /* ticks: 50 ms, longer than a host's scheduler keeps us waiting in a handler */
-    OWED_MAX = PIT_HZ / 4, /* ticks' worth of edges that may be caught up */
-    REFRESH_TICKS = 18,    /* counter 1's period as every PC BIOS programs it: 15 us */
+        PIT_HZ / 20,    /* ticks: 50 ms, longer than a host's scheduler keeps us waiting in a handler */
+    OWED_MAX = PIT_HZ,  /* ticks' worth of edges that may be caught up */
+    HURRY = 16,         /* parts of a period between two edges that are caught up */
+    REFRESH_TICKS = 18, /* counter 1's period as every PC BIOS programs it: 15 us */
 };
 
 struct i8254 {
@@ -53,19 +59,22 @@ static uint64_t pit_now(const struct i8254 *p)
 
 /* ---- IRQ 0 ---- */
 
-static uint64_t pit_gap(const struct i8254 *p)
+/* Least distance of the next interrupt from the one before, when so many edges are owed. */
+static uint64_t pit_gap(const struct i8254 *p, uint64_t owed)
 {
     const struct counter *c = &p->counter[0];
     if (!counter_is_periodic(c))
         return 0; /* each needs a new count from the guest */
-    return c->period / 2 < SHORTEST_GAP ? SHORTEST_GAP : c->period / 2;
+    uint64_t gap = c->period / (owed > 1 ? HURRY : 2);
+    return gap < SHORTEST_GAP ? SHORTEST_GAP : gap;
 }
 
 static void pit_schedule(struct i8254 *p, uint64_t now)
 {
     struct counter *c = &p->counter[0];
-    uint64_t at = counter_next_edge(c, now), earliest = p->last_delivery + pit_gap(p);
-    if (counter_edges(c, now) > p->delivered)
+    uint64_t owed = counter_edges(c, now) - p->delivered;
+    uint64_t at = counter_next_edge(c, now), earliest = p->last_delivery + pit_gap(p, owed);
+    if (owed)
         at = now;
     if (at < earliest)
         at = earliest;
@@ -94,7 +103,7 @@ static void pit_advance(struct i8254 *p)
     uint64_t now = pit_now(p), due = counter_edges(c, now) - p->delivered, most = OWED_MAX / c->period + 1;
     if (due > most)
         pit_give_up(p, due - most);
-    if (due && now >= p->last_delivery + pit_gap(p) && !p->w.unheard(p->w.ctx)) {
+    if (due && now >= p->last_delivery + pit_gap(p, due) && !p->w.unheard(p->w.ctx)) {
         p->delivered++;
         p->delivered_total++;
         p->last_delivery = now;
