@@ -68,6 +68,7 @@ static void on_out(void *ctx, uint16_t port, unsigned size, uint32_t value)
 static uint64_t on_tsc(void *ctx)
 {
     struct bt_vcpu *v = ctx;
+    v->tsc_read = 1;
     return host_clock_tsc(v->cfg.clock);
 }
 
@@ -204,6 +205,13 @@ void bt_trace(struct bt_vcpu *v, unsigned categories, FILE *out)
     v->trace_out = out;
     v->cpu.trace = categories & BT_TRACE_EXCEPTION ? out : NULL;
     spt_trace(v->spt, categories & BT_TRACE_SHADOW ? out : NULL);
+}
+
+bool bt_tsc_read(struct bt_vcpu *v)
+{
+    bool read = v->tsc_read;
+    v->tsc_read = 0;
+    return read;
 }
 
 int bt_enter(struct bt_vcpu *v, struct host_err *err)

@@ -189,6 +189,7 @@ struct bt_vcpu {
     uint32_t shadow_eip; /* instruction that the last inline STI shadows */
     uint8_t fpu_live;    /* the guest's x87/vector state is in the CPU, cpu.fpu is stale */
     uint8_t irq_waiting; /* interrupt line at the last entry: STI and POPF must look */
+    uint8_t tsc_read;    /* the guest has read its TSC: bt_tsc_read */
     /* -- C only -- */
     uint8_t vec_held[256] __attribute__((aligned(32)));
     struct bt_config cfg;

@@ -82,6 +82,18 @@ static bool emit_moffs(struct tx *t)
     return tx_emit_op(t, &op);
 }
 
+/* Device models want to know that the guest has looked at this clock: mov byte [r15+tsc_read], 1. Before RDTSC, so that
+ * the instruction can be begun again in between. */
+static bool emit_rdtsc(struct tx *t)
+{
+    if (t->mode & BT_MODE_TSC_OWN)
+        return false;
+    e_r15(&t->e, 0xc6, false, 0, offsetof(struct bt_vcpu, tsc_read));
+    e8(&t->e, 1);
+    EB(&t->e, 0x0f, 0x31);
+    return true;
+}
+
 /* True when the instruction has been emitted without a callout. */
 bool tx_plain(struct tx *t, enum tx_kind kind)
 {
@@ -111,8 +123,7 @@ bool tx_plain(struct tx *t, enum tx_kind kind)
     case TX_MOFFS:
         return emit_moffs(t);
     case TX_RDTSC:
-        EB(&t->e, 0x0f, 0x31);
-        return !(t->mode & BT_MODE_TSC_OWN);
+        return emit_rdtsc(t);
     case TX_CLI:
     case TX_STI:
     case TX_PUSHF:

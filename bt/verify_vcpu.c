@@ -36,6 +36,7 @@ static const struct vf_field {
     {CPU(irq_shadow), 1, VF_STORE_BOOL},    {VCPU(shadow_eip), 4, VF_STORE_IMM},
     {CPU(iflag) - 1, 2, VF_LOAD_NUM}, /* PUSHF: IF in bit 8 */
     {VCPU(irq_waiting), 1, VF_LOAD_NUM},    {VCPU(irq_waiting), 1, VF_TEST},
+    {VCPU(tsc_read), 1, VF_STORE_BOOL}, /* RDTSC */
 };
 
 static int vcpu_operand(const struct vf *f)

@@ -21,6 +21,7 @@ enum {
 struct acpi {
     uint16_t status, enable, control;
     uint64_t carries; /* changes of the timer's bit 31 already seen in status */
+    uint64_t shown;   /* time of the timer's last reading */
     struct host_clock *clock;
     struct host_timer *timer;
     struct acpi_wiring w;
@@ -112,8 +113,12 @@ static void control_write(void *ctx, uint64_t offset, unsigned size, uint64_t v)
 
 static uint64_t timer_read(void *ctx, uint64_t offset, unsigned size)
 {
+    struct acpi *a = ctx;
+    uint64_t ns = host_clock_ns(a->clock);
     (void)size;
-    return (uint32_t)pm_ticks(ctx) >> 8 * offset;
+    ns -= a->w.lag_ns(a->w.ctx, ns);
+    a->shown = ns > a->shown ? ns : a->shown; /* put back, but never before what the guest has seen */
+    return (uint32_t)ticks_at(a->shown, PM_TIMER_HZ) >> 8 * offset;
 }
 
 static void timer_write(void *ctx, uint64_t offset, unsigned size, uint64_t v)

@@ -96,6 +96,18 @@ static bool board_irq0_unheard(void *ctx)
     return i8259_requested(b->pic, 0);
 }
 
+static uint64_t board_lag(void *ctx, uint64_t ns)
+{
+    struct dev_board *b = ctx;
+    return i8254_lag_ns(b->pit, ns);
+}
+
+static bool board_tsc_read(void *ctx)
+{
+    struct dev_board *b = ctx;
+    return b->cfg.ops.tsc_read(b->cfg.ops.ctx);
+}
+
 /* ---- Wiring ---- */
 
 static int board_wire_serial(struct dev_board *b, unsigned i, struct host_err *err)
@@ -114,12 +126,13 @@ static int board_wire(struct dev_board *b, struct host_err *err)
     struct host_loop *loop = b->cfg.loop;
     struct i8259_wiring pic = {.intr = {board_on_intr, b, 0}, .changed = board_on_irq_changed, .ctx = b};
     struct i8042_wiring kbc = {.reset = board_on_reset, .ctx = b};
-    struct acpi_wiring acpi = {.power_off = board_on_power_off, .ctx = b};
+    struct acpi_wiring acpi = {.power_off = board_on_power_off, .lag_ns = board_lag, .ctx = b};
     struct i8254_wiring pit = {.unheard = board_irq0_unheard, .ctx = b};
 
     if (dev_bus_create(&b->bus, err) || i8259_create(&b->pic, b->bus, &pic, err))
         return -1;
     pit.irq0 = i8259_pin(b->pic, 0);
+    pit.tsc_read = b->cfg.ops.tsc_read ? board_tsc_read : NULL;
     kbc.irq1 = i8259_pin(b->pic, 1);
     b->serial_irq[0].out = i8259_pin(b->pic, 3);
     b->serial_irq[1].out = i8259_pin(b->pic, 4);
@@ -263,4 +276,9 @@ void dev_board_acpi_range(const struct dev_board *b, uint64_t *base, uint64_t *s
     (void)b;
     *base = *rsdp = ACPI_TABLES_BASE;
     *size = ACPI_TABLES_SIZE;
+}
+
+const struct dev_timer_counts *dev_board_timer(const struct dev_board *b)
+{
+    return i8254_counts(b->pit);
 }

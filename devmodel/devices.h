@@ -51,7 +51,8 @@ bool i8259_requested(const struct i8259 *p, unsigned irq); /* waits in IRR */
 /* ---- i8254.c: three counters and port 61h. ---- */
 struct i8254_wiring {
     struct dev_irq irq0;
-    bool (*unheard)(void *ctx); /* the last tick still waits in the interrupt controller */
+    bool (*unheard)(void *ctx);  /* the last tick still waits in the interrupt controller */
+    bool (*tsc_read)(void *ctx); /* dev_board_ops.tsc_read; NULL: no reading is ever put back */
     void *ctx;
 };
 struct i8254;
@@ -60,7 +61,9 @@ int i8254_create(struct i8254 **out, struct dev_bus *bus, struct host_loop *loop
 void i8254_destroy(struct i8254 *p);
 void i8254_reset(struct i8254 *p);
 void i8254_irq0_changed(struct i8254 *p, enum i8259_change what);
-void i8254_report(const struct i8254 *p, FILE *out);
+/* By how much another timer's reading at ns is to be put back, because the guest saw counter 2's edge late. */
+uint64_t i8254_lag_ns(struct i8254 *p, uint64_t ns);
+const struct dev_timer_counts *i8254_counts(const struct i8254 *p);
 
 /* ---- rtc.c: MC146818 and CMOS. ---- */
 struct rtc;
@@ -123,6 +126,7 @@ enum {
 struct acpi_wiring {
     struct dev_irq sci;
     void (*power_off)(void *ctx);
+    uint64_t (*lag_ns)(void *ctx, uint64_t ns); /* by how much a reading of the timer at ns is put back */
     void *ctx;
 };
 struct acpi;

@@ -2,10 +2,10 @@
  * 8254 interval timer at 40h-43h and the speaker port 61h. Counter 0 drives IRQ 0, counter 1 once refreshed
  * DRAM, counter 2 is gated by port 61h and can be read there.
  */
-#include <inttypes.h>
 #include <stdlib.h>
 #include "devices.h"
 #include "i8254_counter.h"
+#include "late_edge.h"
 #include "ticks.h"
 
 /*T:620 Time that a descheduled host cannot bend
@@ -46,9 +46,12 @@ struct i8254 {
     struct i8254_wiring w;
     uint64_t delivered;     /* edges of counter 0 that were given to IRQ 0 or given up */
     uint64_t last_delivery; /* tick */
+    uint64_t hold;          /* no interrupt before this tick: the guest has just seen a late edge */
     uint64_t timer_at;      /* tick the host timer is set for; UINT64_MAX: not set */
     uint64_t edges_at_mask; /* counter_edges when IRQ 0 was masked */
-    uint64_t delivered_total, lost;
+    struct dev_timer_counts counts;
+    struct late_edge out2; /* who waits for counter 2 at port 61h */
+    uint64_t out2_rise;    /* tick of its next rise, as of out2.looked */
     uint8_t port61;
 };
 
@@ -59,21 +62,22 @@ static uint64_t pit_now(const struct i8254 *p)
 
 /* ---- IRQ 0 ---- */
 
-/* Least distance of the next interrupt from the one before, when so many edges are owed. */
-static uint64_t pit_gap(const struct i8254 *p, uint64_t owed)
+/* The earliest tick for the next interrupt, when so many edges are owed. */
+static uint64_t pit_earliest(const struct i8254 *p, uint64_t owed)
 {
     const struct counter *c = &p->counter[0];
     if (!counter_is_periodic(c))
         return 0; /* each needs a new count from the guest */
     uint64_t gap = c->period / (owed > 1 ? HURRY : 2);
-    return gap < SHORTEST_GAP ? SHORTEST_GAP : gap;
+    uint64_t at = p->last_delivery + (gap < SHORTEST_GAP ? SHORTEST_GAP : gap);
+    return at < p->hold ? p->hold : at;
 }
 
 static void pit_schedule(struct i8254 *p, uint64_t now)
 {
     struct counter *c = &p->counter[0];
     uint64_t owed = counter_edges(c, now) - p->delivered;
-    uint64_t at = counter_next_edge(c, now), earliest = p->last_delivery + pit_gap(p, owed);
+    uint64_t at = counter_next_edge(c, now), earliest = pit_earliest(p, owed);
     if (owed)
         at = now;
     if (at < earliest)
@@ -93,7 +97,7 @@ static void pit_schedule(struct i8254 *p, uint64_t now)
 static void pit_give_up(struct i8254 *p, uint64_t edges)
 {
     p->delivered += edges;
-    p->lost += edges;
+    p->counts.lost += edges;
 }
 
 /* Hand the next edge to the interrupt controller if one is due, and arrange to come back. */
@@ -103,9 +107,9 @@ static void pit_advance(struct i8254 *p)
     uint64_t now = pit_now(p), due = counter_edges(c, now) - p->delivered, most = OWED_MAX / c->period + 1;
     if (due > most)
         pit_give_up(p, due - most);
-    if (due && now >= p->last_delivery + pit_gap(p, due) && !p->w.unheard(p->w.ctx)) {
+    if (due && now >= pit_earliest(p, due) && !p->w.unheard(p->w.ctx)) {
         p->delivered++;
-        p->delivered_total++;
+        p->counts.ticks++;
         p->last_delivery = now;
         /* In modes 2 and 3 OUT is high most of the time; only its rise matters, so the fall is made up
          * just before. */
@@ -180,6 +184,7 @@ static void pit_write(void *ctx, uint64_t offset, unsigned size, uint64_t v)
 {
     struct i8254 *p = ctx;
     (void)size;
+    late_edge_forget(&p->out2);
     if (offset == 0 || (offset == 3 && !(v & 0xc0)))
         pit_irq0_program(p, offset, (uint8_t)v);
     else if (offset == 3)
@@ -205,12 +210,38 @@ static void speaker_write(void *ctx, uint64_t offset, unsigned size, uint64_t v)
     counter_gate(&p->counter[2], pit_now(p), v & 1);
 }
 
+/* The guest looks at OUT of counter 2 (late_edge.c). */
+static bool out2_look(struct i8254 *p, uint64_t ns, uint64_t now)
+{
+    struct counter *c = &p->counter[2];
+    if (!counter_out(c, now)) {
+        late_edge_missing(&p->out2, ns);
+        p->out2_rise = counter_next_edge(c, now);
+        return false;
+    }
+    if (p->w.tsc_read && late_edge_seen(&p->out2, ns, ticks_to_ns(p->out2_rise, PIT_HZ))) {
+        p->w.tsc_read(p->w.ctx); /* what it read before does not count */
+        p->counts.late_edges++;
+        p->hold = ticks_at(ns + LATE_EDGE_MOMENT_NS, PIT_HZ);
+    }
+    return true;
+}
+
+uint64_t i8254_lag_ns(struct i8254 *p, uint64_t ns)
+{
+    uint64_t lag = late_edge_lag(&p->out2, ns);
+    if (!lag || !p->w.tsc_read(p->w.ctx))
+        return lag;
+    late_edge_forget(&p->out2);
+    return 0;
+}
+
 static uint64_t speaker_read(void *ctx, uint64_t offset, unsigned size)
 {
     struct i8254 *p = ctx;
-    uint64_t now = pit_now(p);
+    uint64_t ns = host_clock_ns(p->clock), now = ticks_at(ns, PIT_HZ);
     (void)offset, (void)size;
-    return p->port61 | (now / REFRESH_TICKS & 1) << 4 | (uint64_t)counter_out(&p->counter[2], now) << 5;
+    return p->port61 | (now / REFRESH_TICKS & 1) << 4 | (uint64_t)out2_look(p, ns, now) << 5;
 }
 
 static const struct dev_region ports[] = {
@@ -218,9 +249,9 @@ static const struct dev_region ports[] = {
     {.name = "speaker", .base = 0x61, .size = 1, .read = speaker_read, .write = speaker_write, .max_size = 1},
 };
 
-void i8254_report(const struct i8254 *p, FILE *out)
+const struct dev_timer_counts *i8254_counts(const struct i8254 *p)
 {
-    fprintf(out, "timer ticks: %" PRIu64 " delivered, %" PRIu64 " lost\n", p->delivered_total, p->lost);
+    return &p->counts;
 }
 
 /* Undefined until programmed; ours stand still with OUT high. */
@@ -228,8 +259,9 @@ void i8254_reset(struct i8254 *p)
 {
     for (unsigned i = 0; i < 3; i++)
         counter_reset(&p->counter[i], i != 2);
-    p->delivered = p->edges_at_mask = p->last_delivery = 0;
+    p->delivered = p->edges_at_mask = p->last_delivery = p->hold = 0;
     p->port61 = 0;
+    late_edge_forget(&p->out2);
     p->timer_at = UINT64_MAX;
     host_timer_cancel(p->timer);
     dev_irq_set(&p->w.irq0, true);

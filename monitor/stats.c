@@ -5,13 +5,23 @@
 #include "stats.h"
 #include "vm.h"
 
-enum stats_source { STATS_bt, STATS_vm, STATS_spt, STATS_host, STATS_cpu, STATS_direct, STATS_SOURCES };
+enum stats_source {
+    STATS_bt,
+    STATS_vm,
+    STATS_spt,
+    STATS_host,
+    STATS_cpu,
+    STATS_direct,
+    STATS_timer,
+    STATS_SOURCES
+};
 typedef struct bt_counts stats_type_bt;
 typedef struct vm_counts stats_type_vm;
 typedef struct spt_counts stats_type_spt;
 typedef struct host_counts stats_type_host;
 typedef struct rc_cpu stats_type_cpu;
 typedef struct bt_direct_counts stats_type_direct;
+typedef struct dev_timer_counts stats_type_timer;
 
 struct stats_row {
     const char *name, *title;
@@ -78,7 +88,8 @@ static void stats_collect(struct vm *vm, struct stats_view *v)
                    [STATS_spt] = (const uint8_t *)spt_stats(bt_spt(vm->vcpu)),
                    [STATS_host] = (const uint8_t *)&vm->host,
                    [STATS_cpu] = (const uint8_t *)bt_cpu(vm->vcpu),
-                   [STATS_direct] = (const uint8_t *)(direct ? direct : &none)},
+                   [STATS_direct] = (const uint8_t *)(direct ? direct : &none),
+                   [STATS_timer] = (const uint8_t *)dev_board_timer(vm->board)},
         .cpu = bt_cpu(vm->vcpu),
         .leaves = bt->exits,
         .kernel = bt->ticks_kernel,

@@ -88,6 +88,16 @@ static void vm_event(void *ctx, enum dev_event ev, uint32_t v)
     bt_request_stop(vm->vcpu);
 }
 
+/* Translated and interpreted code say so; of code that ran natively nobody knows. */
+static bool vm_tsc_read(void *ctx)
+{
+    struct vm *vm = ctx;
+    bool native = vm->counts.world_entries != vm->tsc_asked_entries;
+
+    vm->tsc_asked_entries = vm->counts.world_entries;
+    return bt_tsc_read(vm->vcpu) || native;
+}
+
 /* ---- Creation ---- */
 
 static int vm_check(const struct vm_config *cfg, struct host_err *err)
@@ -142,7 +152,7 @@ static int vm_create_board(struct vm *vm, struct host_err *err)
     struct dev_board_config board = {
         .ram = &vm->ram,
         .loop = vm->loop,
-        .ops = {.ctx = vm, .intr_changed = vm_intr_changed, .event = vm_event},
+        .ops = {.ctx = vm, .intr_changed = vm_intr_changed, .event = vm_event, .tsc_read = vm_tsc_read},
         .serial_count = cfg->serial_count ? cfg->serial_count : 1,
         .escape = cfg->escape,
         .debug_exit_port = port < 0 ? 0 : (uint16_t)port,

@@ -35,8 +35,9 @@ struct vm {
     uint32_t pending_value;
     uint64_t boot_ns; /* host time of the last (re)start, and how many triple faults came soon after one */
     unsigned early_triples;
-    uint64_t run_since; /* host time when the running vm_run began; 0: none runs */
-    char mark[40];      /* label that the guest is writing to the statistics port */
+    uint64_t tsc_asked_entries; /* counts.world_entries when a device asked for the TSC last */
+    uint64_t run_since;         /* host time when the running vm_run began; 0: none runs */
+    char mark[40];              /* label that the guest is writing to the statistics port */
     unsigned mark_length;
     volatile bool stop; /* vm_stop() was called */
 };

@@ -197,6 +197,7 @@ struct body {
 #define SEL     LE32(FS + offsetof(struct rc_seg, selector))
 #define IFLAG   (uint8_t) offsetof(struct rc_cpu, iflag)
 #define WAITING LE32(offsetof(struct bt_vcpu, irq_waiting))
+#define TSC     LE32(offsetof(struct bt_vcpu, tsc_read))
 
 #define SHOWN LE32(offsetof(struct bt_vcpu, shown))
 /* lea r8d, [ebx+4]; mov r11d,12; shrx r9d,r8d,r11d */
@@ -213,6 +214,7 @@ struct body {
 
 static const struct body good[] = {
     {"rdtsc", NULL, 0, B(0x0f, 0x31)},
+    {"rdtsc, noted", NULL, 0, B(0x41, 0xc6, 0x87, TSC, 1, 0x0f, 0x31)},
     {"mov eax, gs:[ebx]", NULL, 0, B(0x65, 0x67, 0x8b, 0x03)},
     {"lock add gs:[esp+8], ecx", NULL, 0, B(0x65, 0x67, 0xf0, 0x41, 0x01, 0x4c, 0x24, 0x08)},
     {"mov eax, gs:[abs32]", NULL, 0, B(0x65, 0x67, 0x8b, 0x04, 0x25, LE32(0xc0000000))},
@@ -382,6 +384,11 @@ static const struct body bad[] = {
     {"sti", "may contain", 0, B(0xfb)},
     {"cpuid", "may contain", 0, B(0x0f, 0xa2)},
     {"rdtsc, the guest's counter is its own", "time-stamp counter", BT_MODE_TSC_OWN, B(0x0f, 0x31)},
+    {"rdtsc, noted as another value", "may not be used like this", 0,
+     B(0x41, 0xc6, 0x87, TSC, 2, 0x0f, 0x31)},
+    {"rdtsc, the note is wider than its field", "may not be used like this", 0,
+     B(0x41, 0xc7, 0x87, TSC, LE32(1), 0x0f, 0x31)},
+    {"the note of rdtsc, read", "may not be used like this", 0, B(0x45, 0x0f, 0xb6, 0x87, TSC)},
     {"rep rdtsc", "time-stamp counter", 0, B(0xf3, 0x0f, 0x31)},
     {"rdtscp", "may contain", 0, B(0x0f, 0x01, 0xf9)},
     {"rdmsr", "may contain", 0, B(0x0f, 0x32)},

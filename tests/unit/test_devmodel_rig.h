@@ -50,7 +50,7 @@ static struct dev_board_config rig_config(struct rig *r)
     return (struct dev_board_config){
         .ram = &r->ram,
         .loop = r->loop,
-        .ops = {r, rig_intr_changed, rig_event},
+        .ops = {.ctx = r, .intr_changed = rig_intr_changed, .event = rig_event},
         .serial_count = 4,
         .debug_exit_port = 0xf4,
         .rtc_epoch = 1000000000, /* 2001-09-09 01:46:40 UTC, a Sunday */

@@ -90,6 +90,30 @@ static void debug_exit(void **state)
     }
 }
 
+/* Who has read the TSC is known in every way of running the instruction: inline, where the guest has its own counter and in
+ * the interpreter. */
+static void tsc_read_is_noted(void **state)
+{
+    struct guest g;
+
+    (void)state;
+    EACH_ENGINE(e)
+    for (unsigned own = 0; own < 2; own++)
+        for (unsigned reads = 0; reads < 2; reads++) {
+            GUEST(&g, e, 0x90, 0x90, /* nop; nop */
+                  0xe7, 0xf4, 0xeb, 0xfe);
+            if (reads)
+                memcpy(g.image + CODE, (const uint8_t[]){0x0f, 0x31, 0xe7, 0xf4}, 4); /* rdtsc; out */
+            g.cfg.virtual_clock = own;
+            struct vm *vm = guest_create(&g);
+            assert_int_equal(vm_run(vm, &g.res, &g.err), 0);
+            assert_int_equal(g.res.end, VM_END_DEBUG_EXIT);
+            assert_int_equal(bt_tsc_read(vm_vcpu(vm)), reads);
+            assert_false(bt_tsc_read(vm_vcpu(vm)));
+            vm_destroy(vm);
+        }
+}
+
 /* EAX, EBX and the strings EBX leads to are what the Multiboot loader promised. */
 static void entry_state(void **state)
 {
@@ -352,17 +376,12 @@ static void marks_of_both_engines(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(debug_exit),
-        cmocka_unit_test(entry_state),
-        cmocka_unit_test(halted_for_good),
-        cmocka_unit_test(triple_fault),
-        cmocka_unit_test(resets),
-        cmocka_unit_test(reset_clears_memory),
-        cmocka_unit_test(stopped_from_outside),
-        cmocka_unit_test(virtual_time),
-        cmocka_unit_test(refusals),
-        cmocka_unit_test(statistics),
-        cmocka_unit_test(marks_of_both_engines),
+        cmocka_unit_test(debug_exit),          cmocka_unit_test(tsc_read_is_noted),
+        cmocka_unit_test(entry_state),         cmocka_unit_test(halted_for_good),
+        cmocka_unit_test(triple_fault),        cmocka_unit_test(resets),
+        cmocka_unit_test(reset_clears_memory), cmocka_unit_test(stopped_from_outside),
+        cmocka_unit_test(virtual_time),        cmocka_unit_test(refusals),
+        cmocka_unit_test(statistics),          cmocka_unit_test(marks_of_both_engines),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

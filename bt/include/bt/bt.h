@@ -71,6 +71,8 @@ const struct bt_counts *bt_stats(struct bt_vcpu *v);
 const char *bt_exit_name(unsigned reason); /* index of bt_counts.exits; NULL beyond the last */
 const char *bt_reason(const struct bt_vcpu *v);
 void bt_trace(struct bt_vcpu *v, unsigned categories, FILE *out);
+/* Has the guest read its time-stamp counter since this was asked last? (Not counted: code that ran natively.) */
+bool bt_tsc_read(struct bt_vcpu *v);
 
 /* Make this thread the vCPU's: signal handlers in place until leave. bt_run must be called between the two.
  */

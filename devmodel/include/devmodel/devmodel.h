@@ -60,6 +60,8 @@ struct dev_board_ops {
     void *ctx;
     void (*intr_changed)(void *ctx, bool level);             /* INTR output of the master PIC */
     void (*event)(void *ctx, enum dev_event ev, uint32_t v); /* v: debug-exit value */
+    /* Has the guest read its time-stamp counter since this was asked last? In doubt, yes. NULL: always. */
+    bool (*tsc_read)(void *ctx);
 };
 struct dev_board_config {
     struct host_ram *ram; /* ACPI tables are written into [0xE0000, 0x100000) at create and reset */
@@ -79,6 +81,11 @@ struct dev_bus *dev_board_bus(struct dev_board *b);
 /* Interrupt acknowledge cycle: returns the vector (8259 data sheet, INTA sequence; spurious gives IRQ7's). */
 uint8_t dev_board_intack(struct dev_board *b);
 bool dev_board_intr(const struct dev_board *b);
+struct dev_timer_counts {
+    uint64_t ticks, lost; /* interrupts of the 8254: raised, and given up because too many were owed */
+    uint64_t late_edges;  /* counter 2 was waited for and seen late */
+};
+const struct dev_timer_counts *dev_board_timer(const struct dev_board *b);
 /* Physical range of the ACPI tables for e820, and the RSDP's address. */
 void dev_board_acpi_range(const struct dev_board *b, uint64_t *base, uint64_t *size, uint64_t *rsdp);
 
