@@ -8,7 +8,7 @@
 `--vmm qemu` runs the same on qemu-system-i386. The guests come from `sh host/bootstrap guests`; without them the
 test is skipped (exit status 77).
 """
-import argparse, hashlib, os, re, sys, tempfile, time
+import argparse, ctypes, hashlib, mmap, os, re, subprocess, sys, tempfile, time
 os.environ.pop('MALLOC_PERTURB_', None) # meson's; it would make every reserved byte a resident one
 from console import Guest, Trouble, cache_dir, command_line, cpio_newc
 
@@ -98,6 +98,23 @@ def check_log(guest, o):
     require(not bad, 'the kernel complains: ' + ' / '.join(bad[:5]))
 
 
+def check_clocks(guest, o):
+    """What a host that takes the CPU away for long must not do to a guest's clocks."""
+    require(not o.append, '--load needs the clock sources Linux chooses itself')
+    guest.shell('sleep 3', o.timeout / 4) # the TSC is refined a second after it was found
+    status, source = guest.shell('cat /sys/devices/system/clocksource/clocksource0/current_clocksource', 30)
+    status, log = guest.shell('dmesg', o.timeout / 4)
+    clocks = [line for line in log.split('\n') if re.search(r'tsc:|PM-Timer running|clocksource: time', line)]
+    found = re.search(r'tsc: Detected ([\d.]+) MHz', log)
+    refined = re.search(r'Refined TSC clocksource calibration: ([\d.]+) MHz', log)
+    if source.strip() != 'tsc' or not found or not refined or 'running at invalid rate' in log:
+        raise Trouble('clock source %s; %s' % (source.strip(), ' / '.join(clocks)))
+    first, then = float(found.group(1)), float(refined.group(1))
+    host = host_tsc_mhz()
+    print('\n[TSC: %.3f MHz at first, %.3f MHz refined; the host has %.3f MHz]' % (first, then, host))
+    require(abs(first / host - 1) < 0.005 and abs(then / host - 1) < 0.0005, 'the guest believes in another TSC rate')
+
+
 def check_resident(guest):
     """RSS at the shell: no more than what the guest touched of its RAM, plus 64 MiB. Linux only shows it in /proc."""
     directory = '/proc/%d' % guest.process.pid
@@ -110,9 +127,40 @@ def check_resident(guest):
             (resident - touched, touched))
 
 
+def host_tsc_mhz():
+    """The TSC's rate against CLOCK_MONOTONIC, as a program of a dozen bytes reads it: rdtsc; shl rdx,32; or rax,rdx; ret."""
+    code = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+    code.write(bytes.fromhex('0f3148c1e2204809d0c3'))
+    rdtsc = ctypes.CFUNCTYPE(ctypes.c_uint64)(ctypes.addressof(ctypes.c_char.from_buffer(code)))
+
+    def both(): # of ten readings the one least disturbed
+        return min(((time.monotonic_ns() - t, t, tsc) for t, tsc in
+                    ((time.monotonic_ns(), rdtsc()) for _ in range(10))))[1:]
+    t0, c0 = both()
+    time.sleep(0.5)
+    t1, c1 = both()
+    return (c1 - c0) * 1000 / (t1 - t0)
+
+
+class Load:
+    """Processes that compute for nothing, each in a session of its own so that the host's scheduler gives each as much as the
+    guest (sched(7), autogroups)."""
+
+    def __init__(self, n):
+        self.processes = [subprocess.Popen(['sh', '-c', 'while :; do :; done'], start_new_session=True) for _ in range(n)]
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for p in self.processes:
+            p.kill()
+            p.wait()
+
+
 def boot_linux(o):
     kernel = guest_file('vmlinuz-' + o.kernel)
-    with tempfile.TemporaryDirectory() as directory:
+    with tempfile.TemporaryDirectory() as directory, Load(o.load):
         cmd = command_line(o.vmm, o.ringlet, o.engine, o.memory, kernel=kernel,
                            initrd=initrd_with(o.program, directory), append='console=ttyS0 ' + o.append,
                            verify=o.verify, extra=o.extra)
@@ -131,6 +179,8 @@ def boot_linux(o):
                     check_programs(guest, o)
             check_memory(guest, o)
             check_log(guest, o)
+            if o.load:
+                check_clocks(guest, o)
             guest.send('poweroff -f\n')
             status = guest.finish(o.timeout / 4)
             require(status == 0, 'exit status %d after power-off' % status)
@@ -210,6 +260,8 @@ def main():
     a.add_argument('--program', action='append', default=[], help='Linux/i386 program to put into /bin and run (fpu)')
     a.add_argument('--forks', type=int, default=200)
     a.add_argument('--only-shell', action='store_true', help='reach the shell, look at memory and log, power off')
+    a.add_argument('--load', type=int, default=0,
+                   help='so many busy loops beside the guest; its clocks must not notice')
     a.add_argument('--timeout', type=float, default=120, help='seconds to reach the shell')
     a.add_argument('--extra', action='append', default=[], help='one more argument of the monitor')
     o = a.parse_args()
