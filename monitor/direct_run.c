@@ -328,15 +328,16 @@ static enum direct_next direct_once(struct direct *d, struct direct_world *w)
 }
 
 /* The guest has dealt with a page fault and the program goes on where it stopped: with the page in place it does not come
- * out a second time. What is asked for is a load. A store's page is there for stores as well when the guest's kernel has
- * set its D bit; if not, the CPU will, at the store. */
+ * out a second time. It is there already if the guest's kernel mended the very entry. What is asked for is a load. A store's
+ * page is there for stores as well when the guest's kernel has set its D bit; if not, the CPU will, at the store. */
 static void direct_fill_missing(struct direct *d, unsigned space)
 {
     struct spt_info info;
     const struct direct_missing m = d->missing;
 
     d->missing.space = 0;
-    if (m.space == space && m.eip == bt_cpu(d->vm->vcpu)->eip)
+    if (m.space == space && m.eip == bt_cpu(d->vm->vcpu)->eip &&
+        !spt_user_grants(bt_spt(d->vm->vcpu), m.gva, false))
         spt_fault(bt_spt(d->vm->vcpu), true, m.gva, SPT_USER, &info);
 }
 
