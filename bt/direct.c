@@ -27,9 +27,11 @@ struct bt_direct {
     struct bt_direct_page *page; /* by guest frame number */
     uint32_t pages;
     bool on[SPT_MAX_SPACES];
-    bool always;     /* what a new space is */
-    bool step;       /* the next instruction is the interpreter's */
-    unsigned linger; /* so often translated code goes on where it could be handed over */
+    uint8_t paused[SPT_MAX_SPACES]; /* off until so many blocks have been translated */
+    unsigned woken;                 /* a space whose pause is over, from the next hand-over on */
+    bool always;                    /* what a new space is */
+    bool step;                      /* the next instruction is the interpreter's */
+    unsigned linger;                /* so often translated code goes on where it could be handed over */
     struct bt_scan_text text;
     struct bt_direct_counts counts;
 };
@@ -74,8 +76,11 @@ void bt_direct_reset(struct bt_vcpu *v)
         return;
     for (uint32_t i = 0; i < d->pages; i++)
         d->page[i] = (struct bt_direct_page){0, 0, 0, 0};
-    for (unsigned i = 0; i < SPT_MAX_SPACES; i++)
+    for (unsigned i = 0; i < SPT_MAX_SPACES; i++) {
         d->on[i] = d->always;
+        d->paused[i] = 0;
+    }
+    d->woken = 0;
     d->step = false;
     d->linger = 0;
 }
@@ -219,10 +224,13 @@ bool bt_direct_written(struct bt_vcpu *v, uint64_t gpa)
     return true;
 }
 
-/* Translated code has found a way into the page that the scan may not have known. */
+/* Translated code has found a way into the page that the scan may not have known, and maybe enough of them. */
 void bt_direct_block(struct bt_vcpu *v, const struct bt_block *b)
 {
     struct bt_direct_page *p = page_of(v, b->gpa);
+    unsigned space = spt_user_space(v->spt);
+    if (v->direct && (b->mode & RC_MODE_USER) && v->direct->paused[space] && !--v->direct->paused[space])
+        v->direct->woken = space;
     if (!p || p->state != PAGE_MAY_RUN)
         return;
     unsigned left = HOST_PAGE - b->gpa % HOST_PAGE;
@@ -246,10 +254,26 @@ int bt_direct_space(struct bt_vcpu *v, unsigned space, bool on, struct host_err 
     v->direct->always = all ? on : v->direct->always;
     for (unsigned i = all ? 1 : space; i < (all ? SPT_MAX_SPACES : space + 1); i++) {
         v->direct->on[i] = on;
+        v->direct->paused[i] = 0;
+        if (v->direct->woken == i)
+            v->direct->woken = 0;
         bt_jtab_flush(v, i);
     }
     bt_hstack_reset(v);
     return 0;
+}
+
+void bt_direct_pause(struct bt_vcpu *v, unsigned space, uint8_t blocks)
+{
+    v->direct->on[space] = false;
+    v->direct->paused[space] = blocks;
+}
+
+/* Not where the block was translated: there the tables are in use. */
+static void wake(struct bt_vcpu *v)
+{
+    if (v->direct->woken == spt_user_space(v->spt))
+        bt_direct_space(v, v->direct->woken, true, NULL); /* cannot fail: v->direct is there */
 }
 
 void bt_direct_step(struct bt_vcpu *v)
@@ -275,6 +299,8 @@ bool bt_direct_stepping(struct bt_vcpu *v)
 bool bt_direct_wanted(struct bt_vcpu *v, uint32_t mode)
 {
     struct spt_info info;
+    if (v->direct->woken)
+        wake(v);
     if (!(mode & RC_MODE_USER) || !v->direct->on[spt_user_space(v->spt)] || v->unchained ||
         !rc_direct_possible(&v->cpu) || bt_direct_page(v, v->cpu.eip, &info) != BT_DIRECT_YES)
         return false;
@@ -340,8 +366,12 @@ void bt_direct_dropped(void *ctx, unsigned space, bool gone)
     struct bt_vcpu *v = ctx;
     uint8_t image[RC_XSAVE_BYTES] __attribute__((aligned(64)));
     keep_fpu(v, image, false);
-    if (gone && v->direct)
+    if (gone && v->direct) {
         v->direct->on[space] = v->direct->always;
+        v->direct->paused[space] = 0;
+        if (v->direct->woken == space)
+            v->direct->woken = 0;
+    }
     v->cfg.mem.user_reset(v->cfg.mem.ctx, space, gone);
     keep_fpu(v, image, true);
 }

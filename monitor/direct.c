@@ -6,6 +6,8 @@
 #include "direct.h"
 
 enum { DIRECT_WORLDS = 32 };
+/* What waits in a resting world's queue costs nothing until it runs again. More would be handed over to it meanwhile. */
+enum { DIRECT_TOLD_MAX = 700 };
 
 void direct_say(struct direct *d, const char *fmt, ...)
 {
@@ -37,6 +39,12 @@ static void direct_world_destroy(struct direct *d, struct direct_world *w)
     free(w);
 }
 
+/* The event alone is what direct_sample waits for. */
+static void direct_looked(void *ctx)
+{
+    (void)ctx;
+}
+
 int direct_create(struct vm *vm, struct host_err *err)
 {
     struct host_err why;
@@ -56,6 +64,11 @@ int direct_create(struct vm *vm, struct host_err *err)
     d->trace = vm->cfg.trace & VM_TRACE_WORLD ? vm->cfg.trace_out : NULL;
     TAILQ_INIT(&d->worlds);
     vm->direct = d;
+    d->look = host_timer_create(vm->loop, direct_looked, NULL);
+    if (!d->look) {
+        direct_destroy(vm);
+        return host_fail(err, "no memory for direct execution");
+    }
     if (d->policy == VM_USER_DIRECT && bt_direct_space(vm->vcpu, SPT_KERNEL_SPACE, true, err) < 0) {
         direct_destroy(vm);
         return -1;
@@ -73,6 +86,8 @@ void direct_destroy(struct vm *vm)
         return;
     while ((w = TAILQ_FIRST(&d->worlds)))
         direct_world_destroy(d, w);
+    if (d->look)
+        host_timer_destroy(d->look);
     free(d);
 }
 
@@ -94,8 +109,11 @@ void direct_reset(struct vm *vm)
 static struct host_world *direct_host_world(void *ctx, unsigned space)
 {
     struct vm *vm = ctx;
+    struct direct_world *w = vm->direct ? vm->direct->space[space].world : NULL;
 
-    return vm->direct && vm->direct->space[space].world ? vm->direct->space[space].world->host : NULL;
+    if (w && w->rests && ++w->told > DIRECT_TOLD_MAX)
+        return NULL;
+    return w ? w->host : NULL;
 }
 
 void direct_user_map(void *ctx, unsigned space, uint32_t gva, uint64_t gpa, uint64_t len, int prot)
@@ -122,9 +140,11 @@ void direct_user_reset(void *ctx, unsigned space, bool gone)
     if (!w)
         return;
     host_world_reset(w->host);
+    w->told = 0;
     if (!gone)
         return;
     w->space = 0;
+    w->rests = false;
     vm->direct->space[space].world = NULL;
     TAILQ_REMOVE(&vm->direct->worlds, w, lru);
     TAILQ_INSERT_TAIL(&vm->direct->worlds, w, lru);
@@ -139,6 +159,7 @@ void direct_world_put(struct direct *d, struct direct_world *w)
         host_world_reset(w->host);
         d->space[w->space].world = NULL;
         w->space = 0;
+        w->rests = false;
     }
     TAILQ_REMOVE(&d->worlds, w, lru);
     TAILQ_INSERT_TAIL(&d->worlds, w, lru);
@@ -194,12 +215,26 @@ static struct direct_world *direct_world_find(struct direct *d)
     return w;
 }
 
-/* The guest has changed what its programs may do (CR4.TSD for one): pages that might run may not now, or again. */
+void direct_world_rest(struct direct_world *w)
+{
+    w->rests = true;
+    w->told = 0;
+}
+
+bool direct_world_spoiled(const struct direct_world *w)
+{
+    return w->rests && w->told > DIRECT_TOLD_MAX;
+}
+
+/* It rested too long, or the guest has changed what its programs may do (CR4.TSD for one): pages that might run may not now,
+ * or again. */
 static void direct_world_refill(struct direct *d, struct direct_world *w)
 {
     unsigned grants = bt_direct_grants(d->vm->vcpu);
+    bool spoiled = direct_world_spoiled(w);
 
-    if (w->grants == grants)
+    w->rests = false;
+    if (w->grants == grants && !spoiled)
         return;
     w->grants = grants;
     host_world_reset(w->host);

@@ -10,14 +10,21 @@
 #include "vm.h"
 #include <sys/queue.h>
 
+/* How much of its time inside a world has really run. */
+struct direct_watch {
+    uint64_t cpu_ns; /* the world's own clock when last asked; since then: */
+    uint64_t unseen_ns, unseen_exits;
+};
+
 struct direct_world {
     TAILQ_ENTRY(direct_world) lru; /* most recently entered first; those of no space last */
     struct host_world *host;
     struct rc_world segments;
     unsigned space;  /* 0: of no space, and empty */
     unsigned grants; /* bt_direct_grants() when it was filled */
-    uint64_t cpu_ns; /* host_world_cpu_ns() when last asked; since then: */
-    uint64_t unseen_ns, unseen_exits;
+    struct direct_watch watch;
+    bool rests;    /* its space is translated now; it keeps up with it */
+    unsigned told; /* changes since it rests */
 };
 TAILQ_HEAD(direct_queue, direct_world);
 
@@ -35,10 +42,27 @@ struct direct_space {
     int64_t tried_debt_ns; /* that, at the last promotion */
     int64_t refused_ns;    /* of the cost since then, what pages cost that stay translated */
     int backoff;           /* so many times rarer are its tries */
-    uint32_t maps;         /* mapping calls that its world took to fill, last time */
+    uint32_t maps;         /* mapping calls that its world takes to fill */
+    unsigned storm;        /* exits right behind each other that translated code would not have made */
+    bool paused;           /* on, but translated for the moment: */
+    uint64_t paused_ns, wait_ns; /* since then, and for so long at least */
+    uint8_t blocks;              /* unless it comes to so much new code */
+    uint64_t resumed_ns;         /* user_ns when it last went on */
 };
 
-enum { DIRECT_MAP_NS = 3000 }; /* a mapping call, and the page's first touch in a world */
+enum {
+    DIRECT_CROSSING_NS = 12000, /* what a crossing costs the guest, there and back */
+    DIRECT_MAP_NS = 3000,       /* a mapping call, and the page's first touch in a world */
+};
+
+/* What came of one entry, for the ledger. */
+struct direct_bill {
+    uint64_t inside_ns;   /* in the world, as far as it ran there */
+    uint64_t overhead_ns; /* so much of it, and of what followed, was not the program's */
+    uint64_t gained_ns;   /* translating what it is about to run would have cost this */
+    bool refused;         /* it came out into a page that stays translated, */
+    bool fault;           /* for a page fault of the guest's */
+};
 
 /* A page that a program in a world found missing, until it runs on; space 0: none. */
 struct direct_missing {
@@ -57,6 +81,7 @@ struct direct {
     uint64_t sampled_ns; /* when somebody was last found in user mode */
     uint32_t fault_eip, fault_gva, fault_repeats;
     struct direct_missing missing;
+    struct host_timer *look; /* who was paused is looked at soon */
     bool noticed;
     FILE *trace;
 };
@@ -73,6 +98,9 @@ void direct_kicked(void *ctx);
 struct direct_world *direct_world_get(struct direct *d, unsigned space);
 void direct_world_put(struct direct *d, struct direct_world *w);  /* its space needs it no longer */
 void direct_world_lost(struct direct *d, struct direct_world *w); /* it is dead */
+void direct_world_rest(struct direct_world *w);                   /* its space does without it for a while */
+bool direct_world_spoiled(
+    const struct direct_world *w); /* it rested too long and would have to be filled anew */
 void direct_say(struct direct *d, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 /* direct_run.c: after BT_EXIT_DIRECT */
@@ -85,18 +113,29 @@ void direct_ledger_open(struct direct_space *s, uint64_t serial);
  * directly; *stretch_ns is then the mean time between its returns. */
 bool direct_ledger_seen(struct direct_space *s, uint64_t now_ns, uint64_t since_ns, uint64_t returns,
                         uint64_t *stretch_ns);
+/* It was found computing for the first time: the next look at it decides. */
+bool direct_ledger_undecided(const struct direct_space *s);
 /* It runs directly from now on. */
 void direct_ledger_entered(struct direct_space *s);
-/* As direct_judge. False: it has lost more than it may, translate it. */
-bool direct_ledger_exit(struct direct_space *s, uint64_t inside_ns, uint64_t overhead_ns, bool refused);
+/* False: it has lost more than it may, translate it. */
+bool direct_ledger_exit(struct direct_space *s, const struct direct_bill *bill);
+/* It is on, and has left so often just now that it had better be translated until that is over. */
+bool direct_ledger_storm(struct direct_space *s, const struct direct_bill *bill);
+/* That is so from now on: direct_ledger_seen will say when it may be over. */
+void direct_ledger_paused(struct direct_space *s, uint64_t now_ns, uint64_t returns);
+void direct_ledger_resumed(struct direct_space *s);
 /* It is translated from now on; what it has been seen to do before counts no more, what it owes does. */
 void direct_ledger_left(struct direct_space *s);
+/* Another entry, inside for so long by the wall's clock. True: the world's clock is to be asked before direct_ledger_ran. */
+bool direct_ledger_looks(struct direct_watch *w, uint64_t inside_ns);
+/* How much of this entry counts as run, now that the world's clock says cpu_ns. 0: it says nothing, all of it counts. */
+uint64_t direct_ledger_ran(struct direct_watch *w, uint64_t inside_ns, uint64_t cpu_ns);
 
 /* direct_policy.c */
 void direct_sample(struct vm *vm); /* after BT_EXIT_EVENT: is the running program computing? */
-/* It came out of its world after this time; so much of it, and of what followed, was not the program's; into a page that
- * stays translated? */
-void direct_judge(struct direct *d, unsigned space, uint64_t inside_ns, uint64_t overhead_ns, bool refused);
+void direct_judge(struct direct *d, unsigned space,
+                  const struct direct_bill *bill);     /* it came out of its world */
+void direct_resumed(struct direct *d, unsigned space); /* bt hands a paused space over again */
 void direct_bar(struct direct *d, unsigned space, const char *why);
 struct direct_space *direct_space_now(struct direct *d, unsigned space);
 

@@ -18,6 +18,7 @@
  * :*/
 static const uint64_t promote_stretch_ns = 100000; /* mean time between two returns to user mode */
 enum {
+    LOOK_NS = 1000000,        /* so long inside, before a world's own clock is looked at */
     PROMOTE_SAMPLES = 2,      /* in a row */
     SAMPLE_MIN_NS = 500000,   /* closer samples are one */
     SAMPLE_MAX_NS = 10000000, /* a sample stands for no more than this */
@@ -27,6 +28,12 @@ enum {
     CREDIT_MAX_NS = 5000000,  /* nobody lives for ever on what was gained long ago */
     TRY_NS = 300000,          /* what a try costs beside the mappings */
     MAPS_GUESS = 200,
+    STORM_NS = 35000, /* page faults that follow each other as fast as this, */
+    STORM_EXITS = 16,
+    SHORT_NS = 2000000, /* who is paused so soon after the last time waits twice as long */
+    WAIT_MIN_NS = 1000000,
+    WAIT_BLOCKS = 8,
+    WAIT_DOUBLINGS = 4,
     BACKOFF_MAX = 63, /* tries become rarer by this much and one at most */
 };
 
@@ -48,6 +55,7 @@ static bool ledger_pays_a_try(const struct direct_space *s)
 void direct_ledger_entered(struct direct_space *s)
 {
     s->on = true;
+    s->paused = false;
     s->tried_debt_ns = s->debt_ns;
     s->refused_ns = 0;
 }
@@ -55,7 +63,7 @@ void direct_ledger_entered(struct direct_space *s)
 bool direct_ledger_seen(struct direct_space *s, uint64_t now_ns, uint64_t since_ns, uint64_t returns,
                         uint64_t *stretch_ns)
 {
-    if (s->on || s->barred)
+    if ((s->on && !s->paused) || s->barred)
         return false;
     s->user_ns += since_ns < SAMPLE_MAX_NS ? since_ns : SAMPLE_MAX_NS;
     if (now_ns - s->seen_ns < SAMPLE_MIN_NS)
@@ -64,7 +72,45 @@ bool direct_ledger_seen(struct direct_space *s, uint64_t now_ns, uint64_t since_
     s->computing = s->seen_ns && *stretch_ns >= promote_stretch_ns ? s->computing + 1 : 0;
     s->seen_ns = now_ns;
     s->seen_returns = returns;
+    if (s->paused)
+        return s->computing && now_ns - s->paused_ns >= s->wait_ns;
     return s->computing >= PROMOTE_SAMPLES && ledger_pays_a_try(s);
+}
+
+void direct_ledger_resumed(struct direct_space *s)
+{
+    s->paused = false;
+    s->resumed_ns = s->user_ns;
+}
+
+bool direct_ledger_undecided(const struct direct_space *s)
+{
+    return !s->on && !s->barred && s->computing == 1;
+}
+
+bool direct_ledger_storm(struct direct_space *s, const struct direct_bill *b)
+{
+    s->storm = (b->fault || b->refused) && b->inside_ns < STORM_NS ? s->storm + 1 : 0;
+    return s->storm >= STORM_EXITS;
+}
+
+void direct_ledger_paused(struct direct_space *s, uint64_t now_ns, uint64_t returns)
+{
+    bool again = s->resumed_ns && s->user_ns - s->resumed_ns < SHORT_NS;
+
+    if (!again) {
+        s->wait_ns = WAIT_MIN_NS;
+        s->blocks = WAIT_BLOCKS;
+    } else if (s->wait_ns < (uint64_t)WAIT_MIN_NS << WAIT_DOUBLINGS) {
+        s->wait_ns *= 2;
+        s->blocks *= 2;
+    }
+    s->paused = true;
+    s->paused_ns = now_ns;
+    s->storm = 0;
+    s->computing = 0;
+    s->seen_ns = now_ns;
+    s->seen_returns = returns;
 }
 
 static void ledger_learn(struct direct_space *s)
@@ -73,13 +119,13 @@ static void ledger_learn(struct direct_space *s)
         s->backoff = 2 * s->backoff + 1;
 }
 
-bool direct_ledger_exit(struct direct_space *s, uint64_t inside_ns, uint64_t overhead_ns, bool refused)
+bool direct_ledger_exit(struct direct_space *s, const struct direct_bill *b)
 {
-    uint64_t useful = inside_ns > overhead_ns ? inside_ns - overhead_ns : 0;
+    uint64_t useful = b->inside_ns > b->overhead_ns ? b->inside_ns - b->overhead_ns : 0;
 
     s->user_ns += useful;
-    s->debt_ns += (int64_t)overhead_ns - (int64_t)(useful / GAIN);
-    s->refused_ns += refused ? (int64_t)overhead_ns : 0;
+    s->debt_ns += (int64_t)b->overhead_ns - (int64_t)(useful / GAIN + b->gained_ns);
+    s->refused_ns += b->refused ? (int64_t)b->overhead_ns : 0;
     if (s->debt_ns < -CREDIT_MAX_NS) {
         s->debt_ns = -CREDIT_MAX_NS;
         s->backoff = 0;
@@ -92,6 +138,25 @@ bool direct_ledger_exit(struct direct_space *s, uint64_t inside_ns, uint64_t ove
 
 void direct_ledger_left(struct direct_space *s)
 {
-    s->on = false;
+    s->on = s->paused = false;
     s->seen_ns = 0;
+}
+
+/* On a busy host a world waits for the CPU as well, and a program that makes system calls only would seem to compute
+ * meanwhile. To ask its clock is a system call: once in a millisecond. */
+bool direct_ledger_looks(struct direct_watch *w, uint64_t inside_ns)
+{
+    w->unseen_ns += inside_ns;
+    w->unseen_exits++;
+    return w->unseen_ns >= LOOK_NS;
+}
+
+uint64_t direct_ledger_ran(struct direct_watch *w, uint64_t inside_ns, uint64_t cpu_ns)
+{
+    uint64_t ran = cpu_ns - w->cpu_ns + w->unseen_exits * (uint64_t)DIRECT_CROSSING_NS;
+    uint64_t waited = cpu_ns && w->unseen_ns > ran ? w->unseen_ns - ran : 0;
+
+    w->cpu_ns = cpu_ns;
+    w->unseen_ns = w->unseen_exits = 0;
+    return inside_ns > waited ? inside_ns - waited : 0;
 }

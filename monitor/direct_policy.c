@@ -22,6 +22,14 @@ struct direct_space *direct_space_now(struct direct *d, unsigned space)
     return s;
 }
 
+/* A device's event would come within some milliseconds anyway: this long is too long for what is decided then. */
+enum { LOOK_AGAIN_NS = 1000000 };
+
+static void direct_look_again(struct direct *d, uint64_t wait_ns)
+{
+    host_timer_set(d->look, host_clock_ns(&d->vm->clock) + wait_ns);
+}
+
 static void direct_promote(struct direct *d, unsigned space, uint64_t stretch_ns)
 {
     struct direct_space *s = &d->space[space];
@@ -41,23 +49,65 @@ static void direct_demote(struct direct *d, unsigned space)
     bt_direct_space(d->vm->vcpu, space, false, NULL);
     direct_ledger_left(s);
     if (s->world)
-        direct_world_put(d, s->world);
+        direct_world_rest(s->world);
+}
+
+/*T:275 A storm of page faults
+ * A program that touches new memory page by page gets a page fault for each, and the guest's kernel has to see every one
+ * of them. In a world that is a crossing each and a mapping, 20 us, where translated code needs two: it calls the monitor
+ * instead of trapping, and looks the page up in a table instead of having it mapped. So when faults come close together the
+ * program is translated until that is over, and its world waits. Over it is when an event finds the program
+ * running without faults, or when it comes to code that has never been translated: programs that are new to
+ * everything fault a lot, too, and for them it is translation that costs most.
+ * :*/
+static void direct_pause(struct direct *d, unsigned space)
+{
+    const struct rc_cpu *cpu = bt_cpu(d->vm->vcpu);
+    struct direct_space *s = &d->space[space];
+
+    direct_ledger_paused(s, host_read_clock(CLOCK_THREAD_CPUTIME_ID), cpu->irets + cpu->sysexits);
+    bt_direct_pause(d->vm->vcpu, space, s->blocks);
+    if (s->world)
+        direct_world_rest(s->world);
+    d->vm->counts.pauses++;
+    direct_say(d, "space %u is paused for %llu us", space, (unsigned long long)(s->wait_ns / 1000));
+    direct_look_again(d, s->wait_ns);
+}
+
+void direct_resumed(struct direct *d, unsigned space)
+{
+    direct_ledger_resumed(&d->space[space]);
+    direct_say(d, "space %u goes on: it came to new code", space);
+}
+
+static void direct_resume(struct direct *d, unsigned space)
+{
+    direct_ledger_resumed(&d->space[space]);
+    bt_direct_space(d->vm->vcpu, space, true, NULL); /* cannot fail: it was on before */
+    direct_say(d, "space %u goes on: the storm is over", space);
 }
 
 void direct_bar(struct direct *d, unsigned space, const char *why)
 {
     direct_say(d, "space %u stays translated under --user %s: %s", space, direct_policy_name(d), why);
     direct_demote(d, space);
+    if (d->space[space].world)
+        direct_world_put(d, d->space[space].world);
     d->space[space].barred = true;
     d->vm->counts.worlds_barred++;
 }
 
-void direct_judge(struct direct *d, unsigned space, uint64_t inside_ns, uint64_t overhead_ns, bool refused)
+void direct_judge(struct direct *d, unsigned space, const struct direct_bill *bill)
 {
     struct direct_space *s = &d->space[space];
 
-    if (d->policy != VM_USER_AUTO || !s->on || direct_ledger_exit(s, inside_ns, overhead_ns, refused))
+    if (d->policy != VM_USER_AUTO || !s->on)
         return;
+    if (direct_ledger_exit(s, bill)) {
+        if (direct_ledger_storm(s, bill))
+            direct_pause(d, space);
+        return;
+    }
     direct_say(d, "space %u is translated again: %lld us lost in %llu ms", space,
                (long long)(s->debt_ns / 1000), (unsigned long long)(s->user_ns / 1000000));
     d->vm->counts.demotions++;
@@ -79,6 +129,12 @@ void direct_sample(struct vm *vm)
     since = now - d->sampled_ns;
     d->sampled_ns = now;
     s = direct_space_now(d, space);
+    if (s->world && direct_world_spoiled(s->world))
+        direct_world_put(d, s->world);
+    else if (s->world && s->world->rests)
+        s->maps = s->world->told;
     if (cpu->cpl == 3 && direct_ledger_seen(s, now, since, cpu->irets + cpu->sysexits, &stretch))
-        direct_promote(d, space, stretch);
+        s->paused ? direct_resume(d, space) : direct_promote(d, space, stretch);
+    else if (s->paused || direct_ledger_undecided(s))
+        direct_look_again(d, LOOK_AGAIN_NS);
 }

@@ -12,12 +12,12 @@ enum { DIRECT_LINGER = 8 };
 enum { DIRECT_AROUND = 16 * HOST_PAGE };
 /* So many worlds of one address space may die before it has to do without. */
 enum { DIRECT_DEATHS = 3 };
-enum { CROSSING_NS = 12000 }; /* what a crossing costs the guest, there and back */
-enum { LOOK_NS = 1000000 };   /* so long inside, before a world's own clock is looked at */
+/* What the translation of a page's code costs, if it comes to that, at the least. */
+enum { DIRECT_LEARN_NS = 50000 };
 
 /* Counters as they were before an entry. */
 struct direct_before {
-    uint64_t maps, hidden, refused;
+    uint64_t maps, hidden, faults, refused, approved;
 };
 
 enum direct_next { GO_BACK, TO_BT };
@@ -265,13 +265,12 @@ static bool direct_enter(struct direct *d, struct direct_world *w, struct host_w
 }
 
 /* What of the time from one entry to the next is not the program's: the way there and back, mappings. A hidden fault is
- * an investment, which a later try finds made: it counts for less. A scan takes less time than the translation of what
- * will run in that page. */
+ * an investment, which a later try finds made: it counts for less. */
 static uint64_t direct_overhead(struct direct *d, struct direct_space *s, const struct host_world_exit *ex,
                                 const struct direct_before *b)
 {
     struct vm *vm = d->vm;
-    uint64_t maps = vm->host.world_maps - b->maps, crossing = CROSSING_NS;
+    uint64_t maps = vm->host.world_maps - b->maps, crossing = DIRECT_CROSSING_NS;
 
     if (maps > s->maps)
         s->maps = (uint32_t)maps; /* the first entry: all that was there */
@@ -282,29 +281,24 @@ static uint64_t direct_overhead(struct direct *d, struct direct_space *s, const 
     return crossing + maps * DIRECT_MAP_NS;
 }
 
-/* How much of its time inside a world has really run: on a busy host it waits for the CPU as well, and a program that makes
- * system calls only would seem to compute meanwhile. Asked once in a millisecond. */
+/* Code that is new to it need not be translated now. */
+static uint64_t direct_gain(const struct vm *vm, const struct direct_before *b)
+{
+    return (bt_direct_stats(vm->vcpu)->approved - b->approved) * DIRECT_LEARN_NS;
+}
+
 static uint64_t direct_ran(struct direct_world *w, uint64_t inside_ns)
 {
-    uint64_t cpu, ran, waited;
-
-    w->unseen_ns += inside_ns;
-    w->unseen_exits++;
-    if (w->unseen_ns < LOOK_NS)
+    if (!direct_ledger_looks(&w->watch, inside_ns))
         return inside_ns;
-    cpu = host_world_cpu_ns(w->host);
-    ran = cpu - w->cpu_ns + w->unseen_exits * (uint64_t)CROSSING_NS;
-    waited = w->unseen_ns > ran ? w->unseen_ns - ran : 0;
-    w->cpu_ns = cpu;
-    w->unseen_ns = w->unseen_exits = 0;
-    return inside_ns > waited ? inside_ns - waited : 0;
+    return direct_ledger_ran(&w->watch, inside_ns, host_world_cpu_ns(w->host));
 }
 
 static enum direct_next direct_once(struct direct *d, struct direct_world *w)
 {
     struct vm *vm = d->vm;
-    struct direct_space *s = &d->space[w->space];
-    struct direct_before b = {vm->host.world_maps, vm->counts.world_hidden, vm->counts.world_refused};
+    struct direct_before b = {vm->host.world_maps, vm->counts.world_hidden, vm->counts.world_faults,
+                              vm->counts.world_refused, bt_direct_stats(vm->vcpu)->approved};
     uint64_t before;
     unsigned space = w->space;
     struct host_world_exit ex;
@@ -322,8 +316,12 @@ static enum direct_next direct_once(struct direct *d, struct direct_world *w)
     vm->counts.ns_direct += before;
     next = direct_exit(d, w, &ex);
     if (ex.why != HOST_WORLD_DEAD)
-        direct_judge(d, space, direct_ran(w, before), direct_overhead(d, s, &ex, &b),
-                     vm->counts.world_refused != b.refused);
+        direct_judge(d, space,
+                     &(struct direct_bill){.inside_ns = direct_ran(w, before),
+                                           .overhead_ns = direct_overhead(d, &d->space[space], &ex, &b),
+                                           .gained_ns = direct_gain(vm, &b),
+                                           .refused = vm->counts.world_refused != b.refused,
+                                           .fault = vm->counts.world_faults != b.faults});
     return next;
 }
 
@@ -351,8 +349,11 @@ void direct_run(struct vm *vm)
         direct_bar(d, space, "no world can be had");
         return;
     }
+    if (d->space[space].paused)
+        direct_resumed(d, space);
     d->fault_repeats = 0;
     direct_fill_missing(d, space);
-    while (d->space[space].world == w && rc_direct_possible(bt_cpu(vm->vcpu)) && direct_once(d, w) == GO_BACK)
+    while (d->space[space].world == w && !w->rests && rc_direct_possible(bt_cpu(vm->vcpu)) &&
+           direct_once(d, w) == GO_BACK)
         ;
 }

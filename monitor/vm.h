@@ -17,7 +17,7 @@ struct vm_counts {
     /* direct execution: time in worlds, entries, and exits by what they were */
     uint64_t ns_direct, world_entries, world_calls, world_faults, world_hidden, world_traps,
         world_code_writes, world_refused, world_kicks, world_wild;
-    uint64_t promotions, demotions, worlds_made, worlds_taken, worlds_lost, worlds_barred;
+    uint64_t promotions, demotions, pauses, worlds_made, worlds_taken, worlds_lost, worlds_barred;
 };
 
 struct vm {

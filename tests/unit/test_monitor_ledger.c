@@ -17,6 +17,7 @@ struct life {
     struct direct_space space;
     uint64_t now, returns; /* of the CPU: not zero when a program begins */
     bool refused;          /* it exits into a page that stays translated */
+    uint64_t gained;       /* it comes to code that is new */
 };
 
 static void begin(struct life *l)
@@ -55,7 +56,10 @@ static bool exits(struct life *l, uint64_t inside, uint64_t overhead)
 {
     l->now += inside + overhead;
     l->returns++;
-    return direct_ledger_exit(&l->space, inside, overhead, l->refused);
+    return direct_ledger_exit(&l->space, &(struct direct_bill){.inside_ns = inside,
+                                                               .overhead_ns = overhead,
+                                                               .gained_ns = l->gained,
+                                                               .refused = l->refused});
 }
 
 /* ---- Who is promoted ---- */
@@ -176,6 +180,138 @@ static void credit_is_capped(void **state)
     assert_in_range(lose(&l, 0, 12 * US), 1, 10 * S / 20 + 20 * MS);
 }
 
+/* Code that it comes to for the first time is cheaper to look through than to translate. */
+static void one_that_meets_new_code_stays(void **state)
+{
+    struct life l;
+    (void)state;
+    begin(&l);
+    promote(&l);
+    l.gained = 30 * US;
+    for (unsigned i = 0; i < 1000; i++)
+        assert_true(exits(&l, 10 * US, 25 * US));
+    l.gained = 0;
+    assert_in_range(lose(&l, 10 * US, 25 * US), 1, 20 * MS);
+}
+
+/* ---- Storms ---- */
+
+/* So many page faults, each after so long in its world, until it is to be paused; max when it is not. */
+static unsigned faults_to_pause(struct life *l, uint64_t inside, unsigned max)
+{
+    const struct direct_bill fault = {.inside_ns = inside, .fault = true};
+
+    for (unsigned i = 0; i < max; i++)
+        if (direct_ledger_storm(&l->space, &fault))
+            return i;
+    return max;
+}
+
+static void pause(struct life *l)
+{
+    assert_in_range(faults_to_pause(l, 20 * US, 100), 8, 40);
+    direct_ledger_paused(&l->space, l->now, l->returns);
+}
+
+/* Paused, how many milliseconds until it may go on, when it comes back from the kernel every so often. */
+static unsigned ms_to_resume(struct life *l, uint64_t between_returns, unsigned max)
+{
+    return ticks_to_promotion(l, 1 * MS, between_returns, max);
+}
+
+static void faults_right_behind_each_other_pause(void **state)
+{
+    struct life l;
+    (void)state;
+    begin(&l);
+    promote(&l);
+    assert_int_equal(faults_to_pause(&l, 200 * US, 1000), 1000);
+    pause(&l);
+    assert_true(l.space.on);
+}
+
+static void anything_between_ends_a_storm(void **state)
+{
+    const struct direct_bill call = {.inside_ns = 5 * US};
+    struct life l;
+    (void)state;
+    begin(&l);
+    promote(&l);
+    for (unsigned i = 0; i < 1000; i++) {
+        assert_int_equal(faults_to_pause(&l, 20 * US, 4), 4);
+        assert_false(direct_ledger_storm(&l.space, &call));
+    }
+}
+
+static void a_storm_is_over_when_it_is_over(void **state)
+{
+    struct life l;
+    (void)state;
+    begin(&l);
+    promote(&l);
+    pause(&l);
+    assert_int_equal(ms_to_resume(&l, 2 * US, 1000), 1000);
+    assert_in_range(ms_to_resume(&l, 10 * MS, 1000), 0, 3);
+}
+
+/* What goes on only to storm again is looked at more rarely, but not ever more rarely; and who computed meanwhile has
+ * earned a quick look. */
+static void storm_upon_storm_waits_longer(void **state)
+{
+    struct life l;
+    unsigned first, last = 0;
+    (void)state;
+    begin(&l);
+    promote(&l);
+    pause(&l);
+    first = ms_to_resume(&l, 10 * MS, 1000);
+    for (unsigned i = 0; i < 20; i++) {
+        direct_ledger_resumed(&l.space);
+        pause(&l);
+        last = ms_to_resume(&l, 10 * MS, 1000);
+        assert_in_range(last, first, 100);
+    }
+    assert_in_range(last, 4 * first + 4, 100);
+    direct_ledger_resumed(&l.space);
+    assert_true(exits(&l, 10 * MS, 12 * US));
+    pause(&l);
+    assert_int_equal(ms_to_resume(&l, 10 * MS, 1000), first);
+}
+
+/* ---- How long it ran ---- */
+
+/* What counts of ten entries of 200 us each, if at the end of each 1 ms the world's clock says that it ran for so long. */
+static uint64_t counted(uint64_t ran, bool says_nothing)
+{
+    struct direct_watch w = {0};
+    uint64_t sum = 0, clock = 7 * S;
+
+    direct_ledger_ran(&w, 0, says_nothing ? 0 : clock);
+    for (unsigned i = 0; i < 10; i++) {
+        uint64_t inside = 200 * US;
+        if (direct_ledger_looks(&w, inside)) {
+            clock += ran;
+            inside = direct_ledger_ran(&w, inside, says_nothing ? 0 : clock);
+        }
+        sum += inside;
+    }
+    return sum;
+}
+
+static void waiting_for_the_cpu_is_not_running(void **state)
+{
+    (void)state;
+    assert_int_equal(counted(1 * MS, false), 2 * MS);
+    assert_in_range(counted(100 * US, false), 100 * US, 1700 * US);
+}
+
+/* A host that tells nobody how long its processes ran: all of it counts, each time that it is asked. */
+static void a_clock_that_says_nothing_counts_all(void **state)
+{
+    (void)state;
+    assert_int_equal(counted(0, true), 2 * MS);
+}
+
 /* ---- Once more ---- */
 
 static void another_try_when_it_has_run_long_enough(void **state)
@@ -254,7 +390,7 @@ static void no_program_loses_more_than_a_twentieth(void **state)
         direct_ledger_entered(&l.space);
         tries++;
         lost += l.space.maps * 3 * US; /* what it has mapped, anew each time */
-        direct_ledger_exit(&l.space, 0, l.space.maps * 3 * US, false);
+        exits(&l, 0, l.space.maps * 3 * US);
         lost += lose(&l, 1 * US, 12 * US);
     }
     assert_in_range(lost, 1, (l.now - began) / 20 + 1 * MS);
@@ -314,6 +450,13 @@ int main(void)
         cmocka_unit_test(one_that_only_loses_is_demoted),
         cmocka_unit_test(a_burst_of_exits_means_nothing),
         cmocka_unit_test(credit_is_capped),
+        cmocka_unit_test(one_that_meets_new_code_stays),
+        cmocka_unit_test(faults_right_behind_each_other_pause),
+        cmocka_unit_test(anything_between_ends_a_storm),
+        cmocka_unit_test(a_storm_is_over_when_it_is_over),
+        cmocka_unit_test(storm_upon_storm_waits_longer),
+        cmocka_unit_test(waiting_for_the_cpu_is_not_running),
+        cmocka_unit_test(a_clock_that_says_nothing_counts_all),
         cmocka_unit_test(another_try_when_it_has_run_long_enough),
         cmocka_unit_test(a_dear_try_waits_longer),
         cmocka_unit_test(refused_pages_make_tries_rarer),

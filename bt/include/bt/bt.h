@@ -115,6 +115,9 @@ void bt_direct_step(struct bt_vcpu *v);
 /* Which pages may run depends on a little of the guest's state (RDTSC and the like). When this number is another one,
  * what followers were told about execution holds no longer: follow again. */
 unsigned bt_direct_grants(const struct bt_vcpu *v);
+/* Translated code takes over in this space, which is on, until bt_direct_space is called or `blocks` (1 to 255) blocks of it had to
+ * be translated: code that has been translated before costs nothing more, code that has not is better run natively. */
+void bt_direct_pause(struct bt_vcpu *v, unsigned space, uint8_t blocks);
 /* Translated code goes on for so many transfers of control to pages that could be handed over. */
 void bt_direct_linger(struct bt_vcpu *v, unsigned transfers);
 const struct bt_direct_counts *bt_direct_stats(const struct bt_vcpu *v); /* NULL: never was on */
