@@ -48,6 +48,8 @@ struct direct_space {
     uint64_t paused_ns, wait_ns; /* since then, and for so long at least */
     uint8_t blocks;              /* unless it comes to so much new code */
     uint64_t resumed_ns;         /* user_ns when it last went on */
+    unsigned around;             /* pages to be filled at its next hidden fault, 0: not known yet */
+    uint64_t around_at;          /* world_entries at the last one */
 };
 
 enum {

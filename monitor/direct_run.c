@@ -8,8 +8,10 @@ enum { PF_WRITE = 2, PF_FETCH = 16 };
 /* The same page faults again and again at one instruction: the world cannot have it (too low an address). */
 enum { DIRECT_REPEATS = 3 };
 enum { DIRECT_LINGER = 8 };
-/* Bytes, aligned so, that are looked through when a page among them is first reached. */
-enum { DIRECT_AROUND = 16 * HOST_PAGE };
+/* Pages, aligned so, that are looked through when one among them is first reached; of data at most so many, in so many calls. */
+enum { DIRECT_AROUND = 16, DIRECT_AROUND_MAX = 1024, DIRECT_AROUND_CALLS = 32 };
+/* A hidden fault so few entries after the last. */
+enum { DIRECT_SOON = 4 };
 /* So many worlds of one address space may die before it has to do without. */
 enum { DIRECT_DEATHS = 3 };
 /* What the translation of a page's code costs, if it comes to that, at the least. */
@@ -81,19 +83,55 @@ static bool direct_may_come(struct direct *d, uint32_t gva, uint64_t gpa)
 /* Who has just reached a page soon reaches those around it, and each would be an exit of its own, which costs as much as
  * several mappings. Only with A set: the guest wants to know which pages are used. Code pages are known once another
  * process has run them, data pages when the program used them before it ran directly. */
-static void direct_around(struct direct *d, uint32_t gva, bool fetch)
+static void direct_around_code(struct direct *d, uint32_t gva)
 {
-    struct vm *vm = d->vm;
-    struct spt *spt = bt_spt(vm->vcpu);
-    uint32_t first = gva & ~(DIRECT_AROUND - 1);
+    struct spt *spt = bt_spt(d->vm->vcpu);
+    uint32_t first = gva & ~(DIRECT_AROUND * HOST_PAGE - 1);
     struct spt_walk w;
     struct spt_info info;
 
-    for (uint32_t at = first; at - first < DIRECT_AROUND; at += HOST_PAGE)
-        if (at != (gva & ~(HOST_PAGE - 1)) && (fetch || !spt_user_grants(spt, at, false)) &&
-            spt_walk(&vm->ram, spt_paging(spt), at, SPT_USER | (fetch ? SPT_EXEC : 0), &w) && w.accessed &&
-            (!fetch || direct_may_come(d, at, w.gpa)))
+    for (uint32_t at = first; at - first < DIRECT_AROUND * HOST_PAGE; at += HOST_PAGE)
+        if (at != (gva & ~(HOST_PAGE - 1)) &&
+            spt_walk(&d->vm->ram, spt_paging(spt), at, SPT_USER | SPT_EXEC, &w) && w.accessed &&
+            direct_may_come(d, at, w.gpa))
             spt_fault(spt, true, at, SPT_USER, &info);
+}
+
+/* How many pages the one at gva shall bring along: twice as many each time, while it hardly gets any further without. */
+static uint32_t direct_around_pages(struct direct *d)
+{
+    struct direct_space *s = &d->space[spt_user_space(bt_spt(d->vm->vcpu))];
+    uint64_t entries = d->vm->counts.world_entries;
+    bool soon = s->around && entries - s->around_at <= DIRECT_SOON;
+
+    s->around = soon ? s->around * 2 : s->around / 2;
+    s->around = s->around < DIRECT_AROUND       ? DIRECT_AROUND
+                : s->around > DIRECT_AROUND_MAX ? DIRECT_AROUND_MAX
+                                                : s->around;
+    s->around_at = entries;
+    return s->around;
+}
+
+/* Frames that lie side by side are one mapping; where they do not, it ends before an interrupt has waited long. */
+static void direct_around_data(struct direct *d, uint32_t gva)
+{
+    struct vm *vm = d->vm;
+    struct spt *spt = bt_spt(vm->vcpu);
+    uint32_t bytes = direct_around_pages(d) * HOST_PAGE, first = gva & ~(bytes - 1);
+    uint64_t calls = vm->host.mmap + vm->host.mprotect;
+    struct spt_walk w;
+    struct spt_info info;
+
+    for (uint32_t n = HOST_PAGE; n < bytes; n += HOST_PAGE) {
+        uint32_t at = first + ((gva - first + n) & (bytes - 1) & ~(HOST_PAGE - 1));
+
+        if (spt_user_grants(spt, at, false) || !spt_walk(&vm->ram, spt_paging(spt), at, SPT_USER, &w) ||
+            !w.accessed)
+            continue;
+        spt_fault(spt, true, at, SPT_USER, &info);
+        if (bt_cpu(vm->vcpu)->request || vm->host.mmap + vm->host.mprotect - calls >= DIRECT_AROUND_CALLS)
+            break;
+    }
 }
 
 static enum direct_next direct_fetch(struct direct *d, uint32_t gva)
@@ -117,7 +155,7 @@ static enum direct_next direct_fetch(struct direct *d, uint32_t gva)
     if (direct_stuck(d, gva) ||
         (!spt_user_grants(spt, gva, false) && spt_fault(spt, true, gva, SPT_USER, &info) != SPT_RETRY))
         return direct_interpret(d);
-    direct_around(d, gva, true);
+    direct_around_code(d, gva);
     return GO_BACK;
 }
 
@@ -131,7 +169,7 @@ static enum direct_next direct_page_fault(struct direct *d, uint32_t gva, unsign
     switch (spt_fault(bt_spt(vm->vcpu), true, gva, SPT_USER | (error & PF_WRITE ? SPT_WRITE : 0), &info)) {
     case SPT_RETRY:
         vm->counts.world_hidden++;
-        direct_around(d, gva, false);
+        direct_around_data(d, gva);
         return direct_stuck(d, gva) ? direct_interpret(d) : GO_BACK;
     case SPT_TRUE_FAULT:
         vm->counts.world_faults++;
