@@ -72,10 +72,11 @@ int bt_cache_init(struct bt_vcpu *v, struct host_err *err)
     v->page_blocks = reserve(sizeof *v->page_blocks * v->page_count);
     v->cross = reserve(sizeof *v->cross * v->cross_max);
     v->forms = reserve(sizeof *v->forms * (v->forms_mask + 1));
+    v->spill = reserve(sizeof *v->spill * BT_SPILL_ROWS);
     size_t hs = 2 * (BT_HSTACK_SIZE + HOST_PAGE) + HOST_PAGE;
     v->hstack_mem = mmap(NULL, hs, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (!v->block || !v->map || !v->link || !v->site || !v->reloc || !v->kin || !v->hash || !v->page_blocks ||
-        !v->cross || !v->forms || !v->group || !v->frame_groups || v->hstack_mem == MAP_FAILED)
+        !v->cross || !v->forms || !v->spill || !v->group || !v->frame_groups || v->hstack_mem == MAP_FAILED)
         return host_fail(err, "no address space for the translation cache's tables: raise ulimit -v");
     for (unsigned i = 0; i < 2; i++) {
         uint8_t *low = v->hstack_mem + HOST_PAGE + i * (BT_HSTACK_SIZE + HOST_PAGE);
@@ -111,6 +112,7 @@ void bt_cache_finish(struct bt_vcpu *v)
     release(v->page_blocks, sizeof *v->page_blocks * v->page_count);
     release(v->cross, sizeof *v->cross * v->cross_max);
     release(v->forms, sizeof *v->forms * (v->forms_mask + 1));
+    release(v->spill, sizeof *v->spill * BT_SPILL_ROWS);
     release(v->hstack_mem, 2 * (BT_HSTACK_SIZE + HOST_PAGE) + HOST_PAGE);
     for (unsigned i = 0; i < SPT_MAX_SPACES; i++)
         release(v->jtabs[i].entry, JTAB_BYTES + JTAB_LOG_BYTES);
@@ -394,15 +396,47 @@ static uint16_t *jtab_log(const struct bt_jtab *t)
     return (uint16_t *)(t->entry + BT_JTAB_ENTRIES);
 }
 
+static void jtab_put(struct bt_jtab *t, uint32_t i, uint32_t host)
+{
+    if (!t->entry[i] && t->count++ < BT_JTAB_LOG)
+        jtab_log(t)[t->count - 1] = (uint16_t)i;
+    t->entry[i] = host;
+}
+
+/*T:343 What does not fit into a jump table
+ *
+ * Emitted code finds the way by the low bits of an address, since it may change no flag meanwhile. A compiler has functions
+ * by the ten thousand at multiples of 16, of which a table has 16,384: a million times in two seconds it finds somebody
+ * else's entry. To find a block by its physical address takes four look-ups, each of memory that no cache of the host holds.
+ * So an entry that meets another one is also put where C finds it in one, under its full address. It is worth as much as
+ * the one in the table, and ends with it: its row names the life of the table, which a flush ends.
+:*/
+static struct bt_spill *spill_row(const struct bt_vcpu *v, const struct bt_jtab *t, uint32_t eip)
+{
+    return &v->spill[(eip ^ t->life << 32) * UINT64_C(0x9e3779b97f4a7c15) >> 32 & (BT_SPILL_ROWS - 1)];
+}
+
 void bt_jtab_set(struct bt_vcpu *v, unsigned space, uint32_t b)
 {
     struct bt_jtab *t = &v->jtabs[space];
-    uint32_t i = bt_jtab_index(v, v->block[b].eip);
-    if (!t->entry[i] && t->count++ < BT_JTAB_LOG)
-        jtab_log(t)[t->count - 1] = (uint16_t)i;
-    t->entry[i] = v->block[b].host;
+    const uint32_t eip = v->block[b].eip, host = v->block[b].host, i = bt_jtab_index(v, eip);
+    if (t->entry[i] && t->entry[i] != host)
+        *spill_row(v, t, eip) = (struct bt_spill){t->life, eip, host};
+    jtab_put(t, i, host);
     v->block[b].tabled = true;
     bt_group_used(v, b, space);
+}
+
+/* An entry that the table holds already has led to a miss: its block was dropped. */
+uint32_t bt_jtab_spilled(struct bt_vcpu *v, unsigned space, uint32_t eip)
+{
+    struct bt_jtab *t = &v->jtabs[space];
+    const uint32_t i = bt_jtab_index(v, eip);
+    const struct bt_spill *row = spill_row(v, t, eip);
+    if (row->life != t->life || row->eip != eip || row->host == t->entry[i])
+        return 0;
+    jtab_put(t, i, row->host);
+    return row->host;
 }
 
 /* A process that lives for a millisecond sets some thousand entries, and giving the memory back would cost a host page
@@ -415,6 +449,7 @@ void bt_jtab_flush(struct bt_vcpu *v, unsigned space)
     for (uint32_t i = 0; t->count <= BT_JTAB_LOG && i < t->count; i++)
         t->entry[jtab_log(t)[i]] = 0;
     t->count = 0;
+    t->life = ++v->jtab_lives;
 }
 
 /* ---- forms ---- */

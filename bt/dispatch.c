@@ -193,8 +193,14 @@ uint64_t bt_dispatch_miss(struct bt_vcpu *v)
     uint64_t gpa;
     unsigned space;
     struct spt_info info;
-    if (must_look(v) ||
-        !spt_fetch(v->spt, eip, SPT_EXEC | (mode & RC_MODE_USER ? SPT_USER : 0), &gpa, &space, &info))
+    if (must_look(v))
+        return BT_GO_OUT;
+    uint32_t entry = bt_jtab_spilled(v, jtab_space(v, mode), eip);
+    if (entry) {
+        v->counts.spilled++;
+        return (uint64_t)(v->arena.rx + entry);
+    }
+    if (!spt_fetch(v->spt, eip, SPT_EXEC | (mode & RC_MODE_USER ? SPT_USER : 0), &gpa, &space, &info))
         return BT_GO_OUT;
     uint32_t b = bt_cache_find_unsettled(v, gpa, eip, mode);
     if (v->cfg.verify && bt_group_behind(v, b))

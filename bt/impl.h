@@ -153,6 +153,13 @@ struct bt_jtab {
     uint32_t *entry; /* BT_JTAB_ENTRIES arena offsets by bt_jtab_index(EIP); 0: miss */
     uint32_t mode;   /* the mode all entries are for */
     uint32_t count;  /* entries that are not empty; the first BT_JTAB_LOG are listed behind the table */
+    uint64_t life;   /* from one flush to the next: no other table ever has the same number */
+};
+/* Entries of all jump tables that met another one in their place. */
+#define BT_SPILL_ROWS (UINT32_C(1) << 17)
+struct bt_spill {
+    uint64_t life; /* the table's; a row of a life that has ended is empty */
+    uint32_t eip, host;
 };
 
 struct bt_stubs {                       /* arena offsets */
@@ -257,10 +264,12 @@ struct bt_vcpu {
         uint32_t kicks;  /* that found its user code running; counted while it is young */
     } age[SPT_MAX_SPACES];
     struct bt_jtab jtabs[SPT_MAX_SPACES]; /* [0]: kernel */
-    uint8_t *hstack_mem;                  /* two stacks with guard pages */
-    uint64_t hstack_top[2];               /* [user] */
-    uint64_t hstack_user;                 /* the program's, while its kernel runs */
-    bool leave_pending; /* something the running code relied on is gone: leave at the next chance */
+    uint64_t jtab_lives;
+    struct bt_spill *spill;
+    uint8_t *hstack_mem;    /* two stacks with guard pages */
+    uint64_t hstack_top[2]; /* [user] */
+    uint64_t hstack_user;   /* the program's, while its kernel runs */
+    bool leave_pending;     /* something the running code relied on is gone: leave at the next chance */
     bool flush_wanted;
     bool cross_fast; /* stubs_fast.c may be used */
     bool tsc_own;    /* the clock is a virtual one */
@@ -439,6 +448,8 @@ static inline uint32_t bt_jtab_index(const struct bt_vcpu *v, uint32_t eip)
 uint32_t *bt_jtab_create(void);
 void bt_jtab_set(struct bt_vcpu *v, unsigned space, uint32_t b);
 void bt_jtab_flush(struct bt_vcpu *v, unsigned space);
+uint32_t bt_jtab_spilled(struct bt_vcpu *v, unsigned space,
+                         uint32_t eip); /* arena offset; 0: none is known */
 void bt_hstack_reset(struct bt_vcpu *v);
 enum bt_form bt_form_get(const struct bt_vcpu *v, uint64_t gpa);
 void bt_form_set(struct bt_vcpu *v, uint64_t gpa, enum bt_form form);
