@@ -150,12 +150,13 @@ static void gather(struct bt_vcpu *v, uint32_t gva, uint64_t gpa)
         t->entry[v->cpu.eip % HOST_PAGE / 64] |= UINT64_C(1) << v->cpu.eip % 64;
 }
 
-static void scan(struct bt_vcpu *v, uint32_t gva, uint64_t gpa, struct bt_direct_page *p)
+/* no: what a page is that is refused. */
+static void scan(struct bt_vcpu *v, uint32_t gva, uint64_t gpa, struct bt_direct_page *p, enum page_state no)
 {
     struct bt_direct *d = v->direct;
     gather(v, gva, gpa);
     struct bt_verdict verdict = bt_scan_page(d->scan, &d->text);
-    p->state = verdict.refused ? PAGE_REFUSED : PAGE_MAY_RUN;
+    p->state = verdict.refused ? no : PAGE_MAY_RUN;
     p->needs = verdict.needs;
     d->counts.scanned++;
     if (verdict.refused) {
@@ -183,14 +184,24 @@ enum bt_direct_answer bt_direct_page(struct bt_vcpu *v, uint32_t gva, struct spt
         return BT_DIRECT_NO;
     if (p->state == PAGE_UNKNOWN) {
         bt_fpu_park(v);
-        scan(v, gva, gpa, p);
+        scan(v, gva, gpa, p, PAGE_REFUSED);
     }
     return may_run(v, p) ? BT_DIRECT_YES : BT_DIRECT_NO;
 }
 
-bool bt_direct_known(const struct bt_vcpu *v, uint64_t gpa)
+bool bt_direct_ahead(struct bt_vcpu *v, uint32_t gva)
 {
-    return may_run(v, page_of(v, gpa));
+    struct spt_walk w;
+    struct spt_info info;
+    if (gva < DIRECT_LOWEST || !spt_walk(v->cfg.ram, spt_paging(v->spt), gva, SPT_EXEC | SPT_USER, &w) ||
+        !w.accessed || !spt_is_ram(v->spt, w.gpa))
+        return false;
+    struct bt_direct_page *p = page_of(v, w.gpa);
+    if (p && p->state == PAGE_UNKNOWN && !v->cpu.request) {
+        bt_fpu_park(v);
+        scan(v, gva, w.gpa, p, PAGE_UNKNOWN);
+    }
+    return may_run(v, p) && bt_direct_page(v, gva, &info) == BT_DIRECT_YES;
 }
 
 void bt_direct_revoke(struct bt_vcpu *v, uint64_t gpa)

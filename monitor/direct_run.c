@@ -70,31 +70,26 @@ static bool direct_stuck(struct direct *d, uint32_t gva)
     return ++d->fault_repeats > DIRECT_REPEATS;
 }
 
-/* A page of code that is known already. Asking says to the world that it may run; where it is shown, that is all. */
-static bool direct_may_come(struct direct *d, uint32_t gva, uint64_t gpa)
+/* Who has just reached a page soon reaches those around it, and each would be an exit of its own, which costs as much as
+ * several mappings. Only with A set: the guest wants to know which pages are used. Which pages of code may run is found out
+ * first, so that those whose frames lie side by side are one mapping. A bit per page. */
+static uint32_t direct_ahead(struct direct *d, uint32_t first)
 {
-    struct vm *vm = d->vm;
-    struct spt_info info;
+    uint32_t may = 0;
 
-    return bt_direct_known(vm->vcpu, gpa) && bt_direct_page(vm->vcpu, gva, &info) == BT_DIRECT_YES &&
-           !spt_user_grants(bt_spt(vm->vcpu), gva, false);
+    for (unsigned n = 0; n < DIRECT_AROUND; n++)
+        may |= (uint32_t)bt_direct_ahead(d->vm->vcpu, first + n * HOST_PAGE) << n;
+    return may;
 }
 
-/* Who has just reached a page soon reaches those around it, and each would be an exit of its own, which costs as much as
- * several mappings. Only with A set: the guest wants to know which pages are used. Code pages are known once another
- * process has run them, data pages when the program used them before it ran directly. */
-static void direct_around_code(struct direct *d, uint32_t gva)
+static void direct_around_code(struct direct *d, uint32_t first, uint32_t pages)
 {
     struct spt *spt = bt_spt(d->vm->vcpu);
-    uint32_t first = gva & ~(DIRECT_AROUND * HOST_PAGE - 1);
-    struct spt_walk w;
     struct spt_info info;
 
-    for (uint32_t at = first; at - first < DIRECT_AROUND * HOST_PAGE; at += HOST_PAGE)
-        if (at != (gva & ~(HOST_PAGE - 1)) &&
-            spt_walk(&d->vm->ram, spt_paging(spt), at, SPT_USER | SPT_EXEC, &w) && w.accessed &&
-            direct_may_come(d, at, w.gpa))
-            spt_fault(spt, true, at, SPT_USER, &info);
+    for (; pages; pages >>= 1, first += HOST_PAGE)
+        if ((pages & 1) && !spt_user_grants(spt, first, false))
+            spt_fault(spt, true, first, SPT_USER, &info);
 }
 
 /* How many pages the one at gva shall bring along: twice as many each time, while it hardly gets any further without. */
@@ -138,6 +133,7 @@ static enum direct_next direct_fetch(struct direct *d, uint32_t gva)
 {
     struct vm *vm = d->vm;
     struct spt *spt = bt_spt(vm->vcpu);
+    uint32_t first = gva & ~(DIRECT_AROUND * HOST_PAGE - 1), ahead;
     struct spt_info info;
 
     switch (bt_direct_page(vm->vcpu, gva, &info)) {
@@ -152,10 +148,12 @@ static enum direct_next direct_fetch(struct direct *d, uint32_t gva)
         break;
     }
     vm->counts.world_hidden++;
-    if (direct_stuck(d, gva) ||
-        (!spt_user_grants(spt, gva, false) && spt_fault(spt, true, gva, SPT_USER, &info) != SPT_RETRY))
+    if (direct_stuck(d, gva))
         return direct_interpret(d);
-    direct_around_code(d, gva);
+    ahead = direct_ahead(d, first);
+    if (!spt_user_grants(spt, gva, false) && spt_fault(spt, true, gva, SPT_USER, &info) != SPT_RETRY)
+        return direct_interpret(d);
+    direct_around_code(d, first, ahead);
     return GO_BACK;
 }
 

@@ -104,8 +104,9 @@ enum bt_direct_answer {
 };
 /* May the page at gva in the current user space run natively? Scans it if it is not known, and tells followers. */
 enum bt_direct_answer bt_direct_page(struct bt_vcpu *v, uint32_t gva, struct spt_info *info);
-/* Is this page known to run natively, by a scan that was made already? */
-bool bt_direct_known(const struct bt_vcpu *v, uint64_t gpa);
+/* The same before control comes there, for a page that the guest's A bit says is used: scans it, unless a kick is pending. A refusal
+ * is not final: a known way into a page can only make the scan's answer better. */
+bool bt_direct_ahead(struct bt_vcpu *v, uint32_t gva);
 /* User code that ran natively stored to gpa, and spt_fault said SPT_CODE_WRITE: what was known of the page is forgotten,
  * it may be written. False: not so, the instruction must be interpreted. */
 bool bt_direct_written(struct bt_vcpu *v, uint64_t gpa);
