@@ -121,6 +121,27 @@ static void another_space(void)
     run_all("and here again");
 }
 
+/* movl %ds, %eax; jmp 1f; 1: int $VEC_RETURN. It must see the guest's selector, whoever has looked at the page before. */
+static void beside(void)
+{
+    static const u8 reads_ds[] = {0x8c, 0xd8, 0xeb, 0x00, 0xcd, VEC_RETURN};
+
+    for (unsigned i = 0; i < PAGES; i++) {
+        show(i, 0);
+        code(i, 100 + i);
+    }
+    memcpy(frame[13] + 64, reads_ds, sizeof(reads_ds));
+    memset(frame[13], 0x90, 64);
+    flush_tlb();
+    for (unsigned i = 0; i < PAGES; i++)
+        show(i, P | U | ACC);
+    check_eq(run(12), 112, "page 12 runs");
+    check_eq(run(13), SEL_DATA3, "page 13 reads the guest's DS");
+    check_eq(run(14), 114, "page 14 runs");
+    code(13, 113);
+    run_all("all put right again");
+}
+
 void guest_main(void)
 {
     for (unsigned i = 0; i < PAGES; i++) {
@@ -139,4 +160,5 @@ void guest_main(void)
     rights();
     changes();
     another_space();
+    beside();
 }
