@@ -39,7 +39,7 @@ enum bench_engine {
 };
 enum bench_unit { BENCH_CYCLES, BENCH_NS, BENCH_US, BENCH_MS, BENCH_S, BENCH_MBS, BENCH_OPS };
 enum bench_better { BENCH_LOWER, BENCH_HIGHER };
-enum { BENCH_HEAVY = 1 };
+enum { BENCH_HEAVY = 1, BENCH_USED = 2 };
 enum { BENCH_ROW_SECONDS = 120 }; /* no row of a Linux guest takes longer */
 enum { BENCH_MAX_ROUNDS = 32, BENCH_MAX_EXTRA = 8, BENCH_WHY = 96, BENCH_MAX_NOTES = 8 };
 
@@ -63,6 +63,9 @@ double bench_unit_scale(enum bench_unit unit);
 
 /* ---- Results ---- */
 
+/* A row has a figure; rows with BENCH_USED have the user time behind it as well, in the same unit. Asked for that, a row
+ * without shows its figure: a rate over a fixed time. */
+enum bench_figure { BENCH_FIGURE, BENCH_USER_TIME };
 struct bench_cell { /* of one row and one engine */
     double v[BENCH_MAX_ROUNDS];
     unsigned n;
@@ -121,6 +124,7 @@ struct bench_results {
     unsigned notes;
     struct bench_split split[BENCH_GROUPS];    /* of the last round */
     struct bench_cell (*cell)[BENCH_ENGINES];  /* [bench_row_count] */
+    struct bench_cell (*used)[BENCH_ENGINES];  /* user time, of rows with BENCH_USED */
     struct bench_work (*work)[BENCH_RINGLETS]; /* [bench_row_count] */
 };
 int bench_results_init(struct bench_results *r, struct host_err *err);
@@ -141,6 +145,17 @@ double bench_speedup(const struct bench_results *r, unsigned row, enum bench_eng
 /* Geometric mean of that over a suite; 0 when no row has both figures. */
 double bench_suite_speedup(const struct bench_results *r, enum bench_suite suite, enum bench_engine engine,
                            enum bench_engine base);
+/* The same three for either figure, and where it is kept. */
+bool bench_figure_summary(const struct bench_results *r, enum bench_figure f, unsigned row,
+                          enum bench_engine engine, struct bench_summary *s);
+double bench_figure_speedup(const struct bench_results *r, enum bench_figure f, unsigned row,
+                            enum bench_engine engine, enum bench_engine base);
+double bench_figure_mean(const struct bench_results *r, enum bench_figure f, enum bench_suite suite,
+                         enum bench_engine engine, enum bench_engine base);
+const struct bench_cell *bench_figure_cell(const struct bench_results *r, enum bench_figure f, unsigned row,
+                                           enum bench_engine engine);
+/* Has any row of the suite user times to show? */
+bool bench_suite_used(const struct bench_results *r, enum bench_suite suite);
 /* The engine all others are compared with: the first of ringlet's that is here. BENCH_ENGINES when there is none. */
 enum bench_engine bench_subject(const struct bench_results *r);
 /* Is the engine to be compared with the subject? */
@@ -177,9 +192,11 @@ void bench_cell_fail(struct bench_cell *c, const char *fmt, ...) __attribute__((
 struct bench_sink {
     struct bench_results *results;
     enum bench_engine engine;
-    bool due[192]; /* rows whose figure this job still waits for */
+    bool due[192];    /* rows whose figure this job still waits for */
+    double used[192]; /* user time that was printed ahead of one; 0: none */
 };
-/* Takes "row NAME VALUE" and "fail NAME STATUS"; true when the line was one of these and wanted. */
+/* Takes "row NAME VALUE", "user NAME NANOSECONDS" and "fail NAME STATUS"; true when the line was one of these and
+ * wanted. */
 bool bench_parse_line(struct bench_sink *s, const char *line, size_t length);
 void bench_parse_text(struct bench_sink *s, const char *text, size_t length);
 

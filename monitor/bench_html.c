@@ -61,15 +61,16 @@ void html_element(FILE *out, const char *tag, const char *text)
 
 /* ---- Tables ---- */
 
-static void html_figure(const struct bench_results *r, unsigned row, enum bench_engine e, FILE *out)
+static void html_figure(const struct bench_results *r, enum bench_figure f, unsigned row, enum bench_engine e,
+                        FILE *out)
 {
     char median[32], min[32], max[32];
     struct bench_summary s;
 
     fputs("<td>", out);
-    if (!bench_cell_summary(r, row, e, &s))
+    if (!bench_figure_summary(r, f, row, e, &s))
         html_text(out, r->cell[row][e].why[0] ? "failed" : "-");
-    else if (r->cell[row][e].n == 1)
+    else if (bench_figure_cell(r, f, row, e)->n == 1)
         fputs(bench_number(s.median, median), out);
     else
         fprintf(out, "%s <span class=\"spread\">%s..%s</span>", bench_number(s.median, median),
@@ -121,7 +122,7 @@ static void html_twin(const struct bench_results *r, unsigned row, FILE *out)
         fputs("<td>-</td>", out);
 }
 
-static void html_table(const struct bench_results *r, enum bench_suite suite, FILE *out)
+static void html_table(const struct bench_results *r, enum bench_figure f, enum bench_suite suite, FILE *out)
 {
     html_table_head(r, suite, out);
     for (unsigned i = 0; i < bench_row_count; i++) {
@@ -132,10 +133,10 @@ static void html_table(const struct bench_results *r, enum bench_suite suite, FI
         html_element(out, "td", bench_unit_name(bench_rows[i].unit));
         for (unsigned e = 0; e < BENCH_ENGINES; e++)
             if (bench_suite_has(r, suite, e))
-                html_figure(r, i, e, out);
+                html_figure(r, f, i, e, out);
         for (unsigned e = 0; e < BENCH_ENGINES; e++)
             if (bench_compared(r, e) && bench_suite_has(r, suite, e))
-                html_ratio(bench_speedup(r, i, bench_subject(r), e), out);
+                html_ratio(bench_figure_speedup(r, f, i, bench_subject(r), e), out);
         if (html_has_twins(r, suite))
             html_twin(r, i, out);
         fputs("</tr>\n", out);
@@ -146,7 +147,7 @@ static void html_table(const struct bench_results *r, enum bench_suite suite, FI
             fputs("<td></td>", out);
     for (unsigned e = 0; e < BENCH_ENGINES; e++)
         if (bench_compared(r, e) && bench_suite_has(r, suite, e))
-            html_ratio(bench_suite_speedup(r, suite, bench_subject(r), e), out);
+            html_ratio(bench_figure_mean(r, f, suite, bench_subject(r), e), out);
     fputs(html_has_twins(r, suite) ? "<td></td></tr></table></div>\n" : "</tr></table></div>\n", out);
 }
 
@@ -174,6 +175,15 @@ static void html_intro(const struct bench_results *r, FILE *out)
         fputs("<p class=\"partial\">Partial: the run was interrupted.</p>\n", out);
 }
 
+static void html_mean(const struct bench_results *r, enum bench_figure f, enum bench_suite suite, FILE *out)
+{
+    fprintf(out, "<tr><td>%s%s</td>", bench_suite_names[suite], f == BENCH_USER_TIME ? ", user time" : "");
+    for (unsigned e = 0; e < BENCH_ENGINES; e++)
+        if (bench_compared(r, e))
+            html_ratio(bench_figure_mean(r, f, suite, bench_subject(r), e), out);
+    fputs("</tr>\n", out);
+}
+
 /* All suites on one screen. */
 static void html_means(const struct bench_results *r, FILE *out)
 {
@@ -188,12 +198,9 @@ static void html_means(const struct bench_results *r, FILE *out)
     for (unsigned s = 0; s < BENCH_SUITES; s++) {
         if (!r->suite[s])
             continue;
-        fputs("<tr>", out);
-        html_element(out, "td", bench_suite_names[s]);
-        for (unsigned e = 0; e < BENCH_ENGINES; e++)
-            if (bench_compared(r, e))
-                html_ratio(bench_suite_speedup(r, s, bench_subject(r), e), out);
-        fputs("</tr>\n", out);
+        html_mean(r, BENCH_FIGURE, s, out);
+        if (bench_suite_used(r, s))
+            html_mean(r, BENCH_USER_TIME, s, out);
     }
     fputs("</table>\n", out);
 }
@@ -246,7 +253,11 @@ void bench_html_print(const struct bench_results *r, FILE *out)
         if (r->suite[s]) {
             html_element(out, "h2", bench_suite_names[s]);
             html_bars(r, s, out);
-            html_table(r, s, out);
+            html_table(r, BENCH_FIGURE, s, out);
+            if (bench_suite_used(r, s)) {
+                html_element(out, "h3", "User time of the same runs (where the figure is a rate: that)");
+                html_table(r, BENCH_USER_TIME, s, out);
+            }
             if (s == BENCH_SCALE)
                 html_growths(r, out);
             html_work(r, s, out);

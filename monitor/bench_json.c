@@ -74,19 +74,33 @@ static void bench_json_work(const struct bench_work *w, FILE *out)
     fputc('}', out);
 }
 
-static void bench_json_cell(const struct bench_results *r, unsigned row, enum bench_engine e, FILE *out)
+static bool bench_json_figure(const struct bench_results *r, enum bench_figure f, unsigned row,
+                              enum bench_engine e, FILE *out)
 {
-    const struct bench_cell *c = &r->cell[row][e];
+    const struct bench_cell *c = bench_figure_cell(r, f, row, e);
     double scale = bench_unit_scale(bench_rows[row].unit);
     struct bench_summary s;
 
+    if (!bench_figure_summary(r, f, row, e, &s))
+        return false;
+    fprintf(out, "\"median\": %.9g, \"min\": %.9g, \"max\": %.9g, \"samples\": [", s.median, s.min, s.max);
+    for (unsigned i = 0; i < c->n; i++)
+        fprintf(out, "%s%.9g", i ? ", " : "", c->v[i] / scale);
+    fputc(']', out);
+    return true;
+}
+
+static void bench_json_cell(const struct bench_results *r, unsigned row, enum bench_engine e, FILE *out)
+{
+    const struct bench_cell *c = &r->cell[row][e];
+
     fprintf(out, "\"%s\": {", bench_engine_names[e]);
-    if (bench_cell_summary(r, row, e, &s)) {
-        fprintf(out, "\"median\": %.9g, \"min\": %.9g, \"max\": %.9g, \"samples\": [", s.median, s.min,
-                s.max);
-        for (unsigned i = 0; i < c->n; i++)
-            fprintf(out, "%s%.9g", i ? ", " : "", c->v[i] / scale);
-        fputc(']', out);
+    if (bench_json_figure(r, BENCH_FIGURE, row, e, out)) {
+        if (r->used[row][e].n) {
+            fputs(", \"user\": {", out);
+            bench_json_figure(r, BENCH_USER_TIME, row, e, out);
+            fputc('}', out);
+        }
         if (e < BENCH_RINGLETS && r->work[row][e].split.known)
             bench_json_work(&r->work[row][e], out);
         fputs(c->why[0] ? ", " : "", out);
@@ -96,8 +110,30 @@ static void bench_json_cell(const struct bench_results *r, unsigned row, enum be
     fputc('}', out);
 }
 
+/* By how much the subject is ahead of the others: on a row, or (row NULL) in a suite's mean. */
+static void bench_json_ahead(const struct bench_results *r, enum bench_figure f, const unsigned *row,
+                             enum bench_suite suite, FILE *out)
+{
+    enum bench_engine subject = bench_subject(r);
+    const char *comma = "";
+
+    fputc('{', out);
+    for (unsigned e = 0; e < BENCH_ENGINES; e++) {
+        double ratio = !bench_compared(r, e) ? 0
+                       : row                 ? bench_figure_speedup(r, f, *row, subject, e)
+                                             : bench_figure_mean(r, f, suite, subject, e);
+
+        if (ratio > 0) {
+            fprintf(out, "%s\"%s\": %.4g", comma, bench_engine_names[e], ratio);
+            comma = ", ";
+        }
+    }
+    fputc('}', out);
+}
+
 static void bench_json_results(const struct bench_results *r, unsigned row, FILE *out)
 {
+    enum bench_suite suite = bench_rows[row].suite;
     const char *comma = "";
 
     fputs("\"results\": {", out);
@@ -107,17 +143,28 @@ static void bench_json_results(const struct bench_results *r, unsigned row, FILE
             bench_json_cell(r, row, e, out);
             comma = ", ";
         }
-    fputs("}, \"ahead_of\": {", out);
-    comma = "";
-    for (unsigned e = 0; e < BENCH_ENGINES; e++) {
-        double ratio = bench_compared(r, e) ? bench_speedup(r, row, bench_subject(r), e) : 0;
-
-        if (ratio > 0) {
-            fprintf(out, "%s\"%s\": %.4g", comma, bench_engine_names[e], ratio);
-            comma = ", ";
-        }
+    fputs("}, \"ahead_of\": ", out);
+    bench_json_ahead(r, BENCH_FIGURE, &row, suite, out);
+    if (bench_suite_used(r, suite)) {
+        fputs(", \"user_ahead_of\": ", out);
+        bench_json_ahead(r, BENCH_USER_TIME, &row, suite, out);
     }
-    fputs("}", out);
+}
+
+/* Geometric means, by suite. */
+static void bench_json_means(const struct bench_results *r, enum bench_figure f, const char *name, FILE *out)
+{
+    const char *comma = "";
+
+    fprintf(out, "  \"%s\": {", name);
+    for (unsigned s = 0; s < BENCH_SUITES; s++) {
+        if (!r->suite[s] || (f == BENCH_USER_TIME && !bench_suite_used(r, s)))
+            continue;
+        fprintf(out, "%s\"%s\": ", comma, bench_suite_names[s]);
+        bench_json_ahead(r, f, NULL, s, out);
+        comma = ", ";
+    }
+    fputs("},\n", out);
 }
 
 /* What the same row costs with more memory, over what it costs with less. */
@@ -213,6 +260,8 @@ void bench_json_print(const struct bench_results *r, FILE *out)
     fputs("],\n", out);
     bench_json_splits(r, out);
     bench_json_rises(r, out);
+    bench_json_means(r, BENCH_FIGURE, "mean_ahead_of", out);
+    bench_json_means(r, BENCH_USER_TIME, "mean_user_ahead_of", out);
     fputs("  \"rows\": [", out);
     for (unsigned i = 0; i < bench_row_count; i++)
         if (bench_row_selected(r, i)) {

@@ -48,8 +48,9 @@ double bench_unit_scale(enum bench_unit unit)
 int bench_results_init(struct bench_results *r, struct host_err *err)
 {
     r->cell = calloc(bench_row_count, sizeof(*r->cell));
+    r->used = calloc(bench_row_count, sizeof(*r->used));
     r->work = calloc(bench_row_count, sizeof(*r->work));
-    if (r->cell && r->work)
+    if (r->cell && r->used && r->work)
         return 0;
     bench_results_finish(r);
     return host_fail(err, "no memory for the results");
@@ -58,8 +59,9 @@ int bench_results_init(struct bench_results *r, struct host_err *err)
 void bench_results_finish(struct bench_results *r)
 {
     free(r->cell);
+    free(r->used);
     free(r->work);
-    r->cell = NULL;
+    r->cell = r->used = NULL;
     r->work = NULL;
 }
 
@@ -82,10 +84,18 @@ bool bench_summarize(const double *v, unsigned n, struct bench_summary *s)
     return true;
 }
 
-bool bench_cell_summary(const struct bench_results *r, unsigned row, enum bench_engine engine,
-                        struct bench_summary *s)
+const struct bench_cell *bench_figure_cell(const struct bench_results *r, enum bench_figure f, unsigned row,
+                                           enum bench_engine engine)
 {
-    const struct bench_cell *c = &r->cell[row][engine];
+    bool used = f == BENCH_USER_TIME && (bench_rows[row].flags & BENCH_USED);
+
+    return used ? &r->used[row][engine] : &r->cell[row][engine];
+}
+
+bool bench_figure_summary(const struct bench_results *r, enum bench_figure f, unsigned row,
+                          enum bench_engine engine, struct bench_summary *s)
+{
+    const struct bench_cell *c = bench_figure_cell(r, f, row, engine);
     double scale = bench_unit_scale(bench_rows[row].unit);
 
     if (!bench_summarize(c->v, c->n, s))
@@ -96,25 +106,25 @@ bool bench_cell_summary(const struct bench_results *r, unsigned row, enum bench_
     return true;
 }
 
-double bench_speedup(const struct bench_results *r, unsigned row, enum bench_engine engine,
-                     enum bench_engine base)
+double bench_figure_speedup(const struct bench_results *r, enum bench_figure f, unsigned row,
+                            enum bench_engine engine, enum bench_engine base)
 {
     struct bench_summary a, b;
 
-    if (!bench_cell_summary(r, row, engine, &a) || !bench_cell_summary(r, row, base, &b) || a.median <= 0 ||
-        b.median <= 0)
+    if (!bench_figure_summary(r, f, row, engine, &a) || !bench_figure_summary(r, f, row, base, &b) ||
+        a.median <= 0 || b.median <= 0)
         return 0;
     return bench_rows[row].better == BENCH_LOWER ? b.median / a.median : a.median / b.median;
 }
 
-double bench_suite_speedup(const struct bench_results *r, enum bench_suite suite, enum bench_engine engine,
-                           enum bench_engine base)
+double bench_figure_mean(const struct bench_results *r, enum bench_figure f, enum bench_suite suite,
+                         enum bench_engine engine, enum bench_engine base)
 {
     double sum = 0;
     unsigned n = 0;
 
     for (unsigned i = 0; i < bench_row_count; i++) {
-        double s = bench_rows[i].suite == suite ? bench_speedup(r, i, engine, base) : 0;
+        double s = bench_rows[i].suite == suite ? bench_figure_speedup(r, f, i, engine, base) : 0;
 
         if (s > 0) {
             sum += log(s);
@@ -122,6 +132,33 @@ double bench_suite_speedup(const struct bench_results *r, enum bench_suite suite
         }
     }
     return n ? exp(sum / n) : 0;
+}
+
+bool bench_cell_summary(const struct bench_results *r, unsigned row, enum bench_engine engine,
+                        struct bench_summary *s)
+{
+    return bench_figure_summary(r, BENCH_FIGURE, row, engine, s);
+}
+
+double bench_speedup(const struct bench_results *r, unsigned row, enum bench_engine engine,
+                     enum bench_engine base)
+{
+    return bench_figure_speedup(r, BENCH_FIGURE, row, engine, base);
+}
+
+double bench_suite_speedup(const struct bench_results *r, enum bench_suite suite, enum bench_engine engine,
+                           enum bench_engine base)
+{
+    return bench_figure_mean(r, BENCH_FIGURE, suite, engine, base);
+}
+
+bool bench_suite_used(const struct bench_results *r, enum bench_suite suite)
+{
+    for (unsigned i = 0; i < bench_row_count; i++)
+        for (unsigned e = 0; e < BENCH_ENGINES; e++)
+            if (bench_rows[i].suite == suite && r->used[i][e].n)
+                return true;
+    return false;
 }
 
 enum bench_engine bench_subject(const struct bench_results *r)
@@ -266,14 +303,42 @@ static bool bench_parse_fields(const char *text, const char *word, const char **
     return !*end && isfinite(*value);
 }
 
+static bool bench_take_row(struct bench_sink *s, unsigned row, double value)
+{
+    s->due[row] = false;
+    bench_cell_add(&s->results->cell[row][s->engine], value);
+    if (s->used[row] > 0)
+        bench_cell_add(&s->results->used[row][s->engine], s->used[row]);
+    return true;
+}
+
+static bool bench_take_user(struct bench_sink *s, unsigned row, double value)
+{
+    if (!(bench_rows[row].flags & BENCH_USED) || s->used[row] > 0)
+        return false;
+    s->used[row] = value;
+    return true;
+}
+
+static bool bench_take_failure(struct bench_sink *s, unsigned row, double value)
+{
+    s->due[row] = false;
+    bench_cell_fail(&s->results->cell[row][s->engine],
+                    value == 137 ? "took too long" : "the program failed (status %.0f)", value);
+    return true;
+}
+
+static const struct {
+    const char *word;
+    bool (*take)(struct bench_sink *s, unsigned row, double value);
+} bench_lines[] = {{"row", bench_take_row}, {"user", bench_take_user}, {"fail", bench_take_failure}};
+
 bool bench_parse_line(struct bench_sink *s, const char *line, size_t length)
 {
     char text[128];
     const char *name;
     size_t name_length;
     double value;
-    bool failed;
-    int row;
 
     while (length && (line[length - 1] == '\r' || line[length - 1] == '\n'))
         length--;
@@ -281,19 +346,13 @@ bool bench_parse_line(struct bench_sink *s, const char *line, size_t length)
         return false;
     memcpy(text, line, length);
     text[length] = 0;
-    failed = bench_parse_fields(text, "fail", &name, &name_length, &value);
-    if (!failed && !bench_parse_fields(text, "row", &name, &name_length, &value))
-        return false;
-    row = bench_row_find(name, name_length);
-    if (row < 0 || !s->due[row])
-        return false;
-    s->due[row] = false;
-    if (failed)
-        bench_cell_fail(&s->results->cell[row][s->engine],
-                        value == 137 ? "took too long" : "the program failed (status %.0f)", value);
-    else
-        bench_cell_add(&s->results->cell[row][s->engine], value);
-    return true;
+    for (unsigned i = 0; i < sizeof(bench_lines) / sizeof(bench_lines[0]); i++)
+        if (bench_parse_fields(text, bench_lines[i].word, &name, &name_length, &value)) {
+            int row = bench_row_find(name, name_length);
+
+            return row >= 0 && s->due[row] && bench_lines[i].take(s, (unsigned)row, value);
+        }
+    return false;
 }
 
 void bench_parse_text(struct bench_sink *s, const char *text, size_t length)

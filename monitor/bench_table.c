@@ -14,13 +14,14 @@ const char *bench_number(double v, char text[32])
     return text;
 }
 
-static void bench_table_figure(const struct bench_results *r, unsigned row, enum bench_engine e, FILE *out)
+static void bench_table_figure(const struct bench_results *r, enum bench_figure f, unsigned row,
+                               enum bench_engine e, FILE *out)
 {
     struct bench_summary s;
     char cell[128] = "-", median[32], min[32], max[32];
 
-    if (bench_cell_summary(r, row, e, &s)) {
-        if (r->cell[row][e].n > 1)
+    if (bench_figure_summary(r, f, row, e, &s)) {
+        if (bench_figure_cell(r, f, row, e)->n > 1)
             snprintf(cell, sizeof(cell), "%s [%s..%s]", bench_number(s.median, median),
                      bench_number(s.min, min), bench_number(s.max, max));
         else
@@ -38,11 +39,14 @@ static void bench_table_ratio(double ratio, FILE *out)
     fprintf(out, " %*s", RATIO, text);
 }
 
-static void bench_table_head(const struct bench_results *r, enum bench_suite suite, FILE *out)
+static void bench_table_head(const struct bench_results *r, enum bench_figure f, enum bench_suite suite,
+                             FILE *out)
 {
     char title[40];
 
-    fprintf(out, "\n%-*s", WHAT, bench_suite_names[suite]);
+    snprintf(title, sizeof(title), "%s%s", bench_suite_names[suite],
+             f == BENCH_USER_TIME ? ", user time" : "");
+    fprintf(out, "\n%-*s", WHAT, title);
     for (unsigned e = 0; e < BENCH_ENGINES; e++)
         if (bench_suite_has(r, suite, e))
             fprintf(out, " %*s", FIGURE, bench_engine_names[e]);
@@ -56,7 +60,7 @@ static void bench_table_head(const struct bench_results *r, enum bench_suite sui
     fputc('\n', out);
 }
 
-static void bench_table_row(const struct bench_results *r, unsigned row, FILE *out)
+static void bench_table_row(const struct bench_results *r, enum bench_figure f, unsigned row, FILE *out)
 {
     char what[160];
 
@@ -64,16 +68,17 @@ static void bench_table_row(const struct bench_results *r, unsigned row, FILE *o
     fprintf(out, "%-*s", WHAT, what);
     for (unsigned e = 0; e < BENCH_ENGINES; e++)
         if (bench_suite_has(r, bench_rows[row].suite, e))
-            bench_table_figure(r, row, e, out);
+            bench_table_figure(r, f, row, e, out);
     for (unsigned e = 0; e < BENCH_ENGINES; e++)
         if (bench_compared(r, e) && bench_suite_has(r, bench_rows[row].suite, e))
-            bench_table_ratio(bench_speedup(r, row, bench_subject(r), e), out);
+            bench_table_ratio(bench_figure_speedup(r, f, row, bench_subject(r), e), out);
     if (bench_rows[row].twin && bench_subject(r) < BENCH_ENGINES)
         bench_table_ratio(bench_twin_ratio(r, row, bench_subject(r)), out);
     fputc('\n', out);
 }
 
-static void bench_table_mean(const struct bench_results *r, enum bench_suite suite, FILE *out)
+static void bench_table_mean(const struct bench_results *r, enum bench_figure f, enum bench_suite suite,
+                             FILE *out)
 {
     fprintf(out, "%-*s", WHAT, "geometric mean");
     for (unsigned e = 0; e < BENCH_ENGINES; e++)
@@ -81,8 +86,18 @@ static void bench_table_mean(const struct bench_results *r, enum bench_suite sui
             fprintf(out, " %*s", FIGURE, "");
     for (unsigned e = 0; e < BENCH_ENGINES; e++)
         if (bench_compared(r, e) && bench_suite_has(r, suite, e))
-            bench_table_ratio(bench_suite_speedup(r, suite, bench_subject(r), e), out);
+            bench_table_ratio(bench_figure_mean(r, f, suite, bench_subject(r), e), out);
     fputc('\n', out);
+}
+
+static void bench_table_suite(const struct bench_results *r, enum bench_figure f, enum bench_suite suite,
+                              FILE *out)
+{
+    bench_table_head(r, f, suite, out);
+    for (unsigned i = 0; i < bench_row_count; i++)
+        if (bench_rows[i].suite == suite && bench_row_selected(r, i))
+            bench_table_row(r, f, i, out);
+    bench_table_mean(r, f, suite, out);
 }
 
 /* Does a unit cost more the more there are? */
@@ -166,11 +181,14 @@ void bench_table_print(const struct bench_results *r, FILE *out)
     for (unsigned s = 0; s < BENCH_SUITES; s++) {
         if (!r->suite[s])
             continue;
-        bench_table_head(r, s, out);
-        for (unsigned i = 0; i < bench_row_count; i++)
-            if (bench_rows[i].suite == s && bench_row_selected(r, i))
-                bench_table_row(r, i, out);
-        bench_table_mean(r, s, out);
+        bench_table_suite(r, BENCH_FIGURE, s, out);
+        if (bench_suite_used(r, s)) {
+            bench_table_suite(r, BENCH_USER_TIME, s, out);
+            if (bench_host_busy(r))
+                fputs("the host was busy, and a guest counts as user time what other programs of the host "
+                      "took\n",
+                      out);
+        }
         if (s == BENCH_SCALE)
             bench_table_rises(r, out);
     }

@@ -146,6 +146,12 @@ def apps(ringlet, programs, directory):
         # A host may forbid what a chroot needs; then every row says so.
         native = row['results']['native']
         assert native.get('median', 0) > 0 or 'change the root directory' in native['failed'], row
+        for engine in (figure, native):  # CPU time on one CPU, of which the accounting may be a tick of 4 ms late
+            if row['better'] == 'lower' and 'median' in engine:
+                assert 0 < engine['user']['median'] <= engine['median'] + 8, row
+            else:
+                assert 'user' not in engine, row
+    assert result['mean_user_ahead_of']['apps'].keys() == result['mean_ahead_of']['apps'].keys(), result['mean_user_ahead_of']
 
 
 def interrupted(ringlet, programs, directory):

@@ -1,7 +1,7 @@
 /*
  * What the benchmark programs share: Linux/i386, static, no C library, so that the same file runs in a guest and on
- * the host. `program ROW [quick|full] [BUSYBOX [ROOT [mark]]]` measures one row and prints "row NAME VALUE"; a program that cannot
- * says why on standard error and ends with status 1.
+ * the host. `program ROW [quick|full] [BUSYBOX [ROOT [mark]]]` measures one row and prints "row NAME VALUE", where the user time is of
+ * interest "user NAME NANOSECONDS" before; a program that cannot says why on standard error and ends with status 1.
  */
 #ifndef BENCH_PROGRAM_H
 #define BENCH_PROGRAM_H
@@ -173,8 +173,16 @@ static inline void mark_end(const struct arguments *a, u32 units)
     mark(a, " end ", units);
 }
 
-/* In one write, so that nothing gets between. */
-static inline void print_row(const char *name, u64 value)
+static inline u32 string_length(const char *text)
+{
+    u32 n = 0;
+    while (text[n])
+        n++;
+    return n;
+}
+
+/* In one write, so that nothing gets between. word ends with a blank. */
+static inline void print_figure(const char *word, const char *name, u64 value)
 {
     char line[96];
     u32 at = sizeof line;
@@ -185,14 +193,16 @@ static inline void print_row(const char *name, u64 value)
         value = tens;
     } while (value);
     line[--at] = ' ';
-    u32 length = 0;
-    while (name[length])
-        length++;
-    while (length && at > 4)
+    for (u32 length = string_length(name); length && at > 8;)
         line[--at] = name[--length];
-    for (const char *c = " wor"; *c; c++)
-        line[--at] = *c;
+    for (u32 length = string_length(word); length && at;)
+        line[--at] = word[--length];
     sys(SYS_WRITE, 1, (u32)line + at, sizeof line - at);
+}
+
+static inline void print_row(const char *name, u64 value)
+{
+    print_figure("row ", name, value);
 }
 
 /* ---- Rows that repeat an operation ---- */

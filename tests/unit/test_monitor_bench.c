@@ -49,6 +49,7 @@ static void rows_make_sense(void **state)
             fail_msg("the name %s is not unique", b->name);
         assert_true(b->what[0] && b->suite < BENCH_SUITES);
         assert_true(!strpbrk(b->name, " \n\"'$`;&|")); /* it becomes part of a shell script */
+        assert_int_equal(b->suite == BENCH_APPS && b->unit == BENCH_MS, (b->flags & BENCH_USED) != 0);
         assert_true((b->unit == BENCH_MBS || b->unit == BENCH_OPS) == (b->better == BENCH_HIGHER));
         assert_int_equal(b->suite == BENCH_LINUX_2G, b->twin != NULL);
         if (b->twin)
@@ -117,6 +118,33 @@ static void speedups(void **state)
     bench_cell_add(&r.cell[row("loop")][BENCH_RINGLET], 0); /* no division by it */
     bench_cell_add(&r.cell[row("loop")][BENCH_TCG], 0);
     near(bench_speedup(&r, row("loop"), BENCH_RINGLET, BENCH_TCG), 0);
+    bench_results_finish(&r);
+}
+
+static void user_times(void **state)
+{
+    struct bench_results r = results();
+    unsigned gzip = row("gzip"), rsa = row("rsa2048");
+    struct bench_summary s;
+
+    (void)state;
+    assert_false(bench_suite_used(&r, BENCH_APPS));
+    bench_cell_add(&r.cell[gzip][BENCH_RINGLET], 400e6);
+    bench_cell_add(&r.cell[gzip][BENCH_NATIVE], 100e6);
+    near(bench_figure_speedup(&r, BENCH_USER_TIME, gzip, BENCH_RINGLET, BENCH_NATIVE), 0); /* not known */
+    bench_cell_add(&r.used[gzip][BENCH_RINGLET], 160e6);
+    bench_cell_add(&r.used[gzip][BENCH_NATIVE], 80e6);
+    assert_true(bench_suite_used(&r, BENCH_APPS));
+    assert_false(bench_suite_used(&r, BENCH_LINUX));
+    assert_true(bench_figure_summary(&r, BENCH_USER_TIME, gzip, BENCH_RINGLET, &s));
+    near(s.median, 160);
+    near(bench_figure_speedup(&r, BENCH_USER_TIME, gzip, BENCH_RINGLET, BENCH_NATIVE), 0.5);
+    near(bench_figure_speedup(&r, BENCH_FIGURE, gzip, BENCH_RINGLET, BENCH_NATIVE), 0.25);
+    bench_cell_add(&r.cell[rsa][BENCH_RINGLET], 120); /* a rate stands for itself */
+    bench_cell_add(&r.cell[rsa][BENCH_NATIVE], 60);
+    near(bench_figure_speedup(&r, BENCH_USER_TIME, rsa, BENCH_RINGLET, BENCH_NATIVE), 2);
+    near(bench_figure_mean(&r, BENCH_USER_TIME, BENCH_APPS, BENCH_RINGLET, BENCH_NATIVE), 1); /* 0.5 and 2 */
+    near(bench_suite_speedup(&r, BENCH_APPS, BENCH_RINGLET, BENCH_NATIVE), sqrt(0.5));
     bench_results_finish(&r);
 }
 
@@ -269,7 +297,7 @@ static bool takes(struct bench_sink *s, const char *line)
 static void lines_are_taken(void **state)
 {
     struct bench_results r = results();
-    struct bench_sink s = {&r, BENCH_TCG, {false}};
+    struct bench_sink s = {.results = &r, .engine = BENCH_TCG};
     struct bench_cell *c = &r.cell[row("fork")][BENCH_TCG];
 
     (void)state;
@@ -285,6 +313,35 @@ static void lines_are_taken(void **state)
     assert_true(takes(&s, "fail exec 137\r\n"));
     assert_string_equal(r.cell[row("exec")][BENCH_TCG].why, "took too long");
     assert_int_equal(r.cell[row("exec")][BENCH_TCG].n, 0);
+    bench_results_finish(&r);
+}
+
+/* User time comes ahead of the row and counts only with it. */
+static void user_times_are_taken(void **state)
+{
+    struct bench_results r = results();
+    struct bench_sink s = {.results = &r, .engine = BENCH_TCG}, next = s;
+    const struct bench_cell *used = &r.used[row("gzip")][BENCH_TCG];
+
+    (void)state;
+    assert_false(takes(&s, "user gzip 100")); /* not due */
+    memset(s.due, true, sizeof(s.due));
+    assert_false(takes(&s, "user fork 100"));    /* rows that print none */
+    assert_false(takes(&s, "user rsa2048 100")); /* whose figure is a rate */
+    assert_true(takes(&s, "user gzip 150000000\r\n"));
+    assert_false(takes(&s, "user gzip 1")); /* once per job */
+    assert_int_equal(used->n, 0);
+    assert_true(takes(&s, "row gzip 200000000"));
+    assert_int_equal(used->n, 1);
+    near(used->v[0], 150000000);
+    assert_false(takes(&s, "user gzip 1"));
+    assert_true(takes(&s, "user xz 5"));
+    assert_true(takes(&s, "fail xz 1"));
+    assert_int_equal(r.used[row("xz")][BENCH_TCG].n, 0);
+    next.due[row("gzip")] = true; /* a job without one takes none from the last */
+    assert_true(takes(&next, "row gzip 300000000"));
+    assert_int_equal(used->n, 1);
+    assert_int_equal(r.cell[row("gzip")][BENCH_TCG].n, 2);
     bench_results_finish(&r);
 }
 
@@ -314,13 +371,18 @@ static void lines_are_not_trusted(void **state)
         "fail nothing 1",
         "row fork  1",
         "row fork .5",
+        "user gzip",
+        "user gzip -1",
+        "user gzip 1 2",
+        "user nothing 1",
+        "users gzip 1",
     };
     struct bench_results r = results();
-    struct bench_sink s = {&r, BENCH_RINGLET, {false}};
+    struct bench_sink s = {.results = &r, .engine = BENCH_RINGLET};
     char line[4096] = "row fork 1";
 
     (void)state;
-    s.due[row("fork")] = true;
+    s.due[row("fork")] = s.due[row("gzip")] = true;
     for (unsigned i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
         if (takes(&s, bad[i]))
             fail_msg("\"%s\" was taken", bad[i]);
@@ -334,7 +396,7 @@ static void texts_are_split(void **state)
 {
     static const char text[] = "ok: started\r\nrow in 1\r\n\nnoise row cr3 5\nrow iret 7";
     struct bench_results r = results();
-    struct bench_sink s = {&r, BENCH_KVM, {false}};
+    struct bench_sink s = {.results = &r, .engine = BENCH_KVM};
 
     (void)state;
     memset(s.due, true, sizeof(s.due));
@@ -484,6 +546,13 @@ static void has(const char *text, const char *part)
         fail_msg("\"%s\" is missing in:\n%s", part, text);
 }
 
+static void has_after(const char *text, const char *mark, const char *part)
+{
+    const char *from = strstr(text, mark);
+
+    has(from ? from : "", part);
+}
+
 static struct bench_results small(void)
 {
     struct bench_results r = results();
@@ -570,6 +639,49 @@ static void table(void **state)
     has(text, "tcg, boot_pae: no <reason>");
     assert_null(strstr(text, "PARTIAL"));
     assert_null(strstr(text, "busy"));
+    free(text);
+    bench_results_finish(&r);
+}
+
+/* User times are a second table, as long as the first, in all three. */
+static void user_times_are_shown(void **state)
+{
+    struct bench_results r = small();
+    char *text;
+
+    (void)state;
+    r.suite[BENCH_APPS] = true;
+    r.engine[BENCH_NATIVE] = (struct bench_engine_state){true, true, "bare"};
+    bench_cell_add(&r.cell[row("gzip")][BENCH_RINGLET], 400e6);
+    bench_cell_add(&r.cell[row("gzip")][BENCH_NATIVE], 100e6);
+    text = printed(bench_table_print, &r);
+    assert_null(strstr(text, "user time")); /* no program printed any */
+    free(text);
+    bench_cell_add(&r.used[row("gzip")][BENCH_RINGLET], 160e6);
+    bench_cell_add(&r.used[row("gzip")][BENCH_NATIVE], 80e6);
+    bench_cell_add(&r.cell[row("rsa2048")][BENCH_RINGLET], 60000);
+    bench_cell_add(&r.cell[row("rsa2048")][BENCH_NATIVE], 60000);
+    text = printed(bench_table_print, &r);
+    has(text, "\napps, user time ");
+    assert_null(strstr(text, "boot, user time"));
+    has_after(text, "apps, user time", "0.500x"); /* gzip */
+    has_after(text, "apps, user time", "0.707x"); /* geometric mean with rsa2048's 1 */
+    free(text);
+    text = printed(bench_json_print, &r);
+    has(text,
+        "\"samples\": [400], \"user\": {\"median\": 160, \"min\": 160, \"max\": 160, \"samples\": [160]}}");
+    has(text, "\"ahead_of\": {\"native\": 0.25}, \"user_ahead_of\": {\"native\": 0.5}}");
+    has(text, "\"mean_ahead_of\": {\"apps\": {\"native\": 0.5}, \"boot\": {\"tcg\": 2}},");
+    has(text, "\"mean_user_ahead_of\": {\"apps\": {\"native\": 0.7071}},");
+    free(text);
+    text = printed(bench_html_print, &r);
+    has(text, "<h3>User time of the same runs");
+    has_after(text, "<h3>User time", "<td class=\"behind\">0.500x</td>");
+    has(text, "<td>apps, user time</td>");
+    free(text);
+    r.load = 2.5;
+    text = printed(bench_table_print, &r);
+    has_after(text, "apps, user time", "a guest counts as user time what other programs of the host took");
     free(text);
     bench_results_finish(&r);
 }
@@ -749,6 +861,7 @@ int main(void)
         cmocka_unit_test(rows_are_due),
         cmocka_unit_test(medians),
         cmocka_unit_test(speedups),
+        cmocka_unit_test(user_times),
         cmocka_unit_test(figures_have_units),
         cmocka_unit_test(too_many_samples),
         cmocka_unit_test(numbers),
@@ -761,12 +874,14 @@ int main(void)
         cmocka_unit_test(marks_are_not_trusted),
         cmocka_unit_test(last_lines),
         cmocka_unit_test(lines_are_taken),
+        cmocka_unit_test(user_times_are_taken),
         cmocka_unit_test(lines_are_not_trusted),
         cmocka_unit_test(texts_are_split),
         cmocka_unit_test(splits_are_found),
         cmocka_unit_test(json),
         cmocka_unit_test(html),
         cmocka_unit_test(table),
+        cmocka_unit_test(user_times_are_shown),
         cmocka_unit_test(cpio),
         cmocka_unit_test(init_script),
         cmocka_unit_test(commands),
