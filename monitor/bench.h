@@ -211,7 +211,8 @@ void bench_parse_marks(struct bench_results *r, enum bench_engine engine, const 
 
 void bench_table_print(const struct bench_results *r, FILE *out);
 void bench_json_print(const struct bench_results *r, FILE *out);
-/* Where auto is behind by more than BENCH_POLICY_GOAL, in lines of text; nothing where that was not measured. */
+/* Where auto is behind by more than BENCH_POLICY_GOAL, in lines of text; nothing where that was not measured. Rows whose
+ * rounds overlap with those of the better one are shown, but not counted as behind. */
 void bench_policy_print(const struct bench_results *r, FILE *out);
 void bench_html_print(const struct bench_results *r, FILE *out);
 /* "12.3", "0.0120", "63252": three digits that count, and no exponent. */

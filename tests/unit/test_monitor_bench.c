@@ -204,10 +204,33 @@ static void policies(void **state)
     policy_figures(&r, "fib", 29, 20, 40); /* medians 29 and 20 */
     bench_policy_print(&r, out);
     fclose(out);
-    assert_non_null(strstr(text, "at most 2.05x its cost; behind by more than 10 % in 2 of 3 rows\n"));
+    assert_non_null(
+        strstr(text, "of 3 rows: behind by more than 10 % in 1, at most 2.05x its cost; 1 within noise\n"));
     assert_non_null(strstr(text, "  memcpy: 2.05x ringlet-direct\n"));
-    assert_non_null(strstr(text, "  fib: 1.45x ringlet-direct, but the rounds differ by as much\n"));
+    assert_non_null(strstr(text, "  fib: 1.45x ringlet-direct, but their rounds overlap: noise\n"));
     assert_null(strstr(text, "fork"));
+    bench_results_finish(&r);
+}
+
+/* What is only noise does not set the worst figure either, and nothing else is no reason to say nothing. */
+static void policies_within_noise(void **state)
+{
+    struct bench_results r = results();
+    char *text = NULL;
+    size_t size;
+    FILE *f = open_memstream(&text, &size);
+
+    (void)state;
+    policy_figures(&r, "fib", 20, 31, 40);
+    policy_figures(&r, "fib", 60, 20, 40);
+    policy_figures(&r, "fib", 60, 20, 40); /* 60 against 20, but each has been at 20 */
+    bench_policy_print(&r, f);
+    fclose(f);
+    assert_string_equal(
+        text, "ringlet-auto against the better of ringlet-direct and ringlet-translate, of 1 rows: behind by "
+              "more than 10 % in 0; 1 within noise\n"
+              "  fib: 3.00x ringlet-direct, but their rounds overlap: noise\n");
+    free(text);
     bench_results_finish(&r);
 }
 
@@ -866,6 +889,7 @@ int main(void)
         cmocka_unit_test(too_many_samples),
         cmocka_unit_test(numbers),
         cmocka_unit_test(policies),
+        cmocka_unit_test(policies_within_noise),
         cmocka_unit_test(twins),
         cmocka_unit_test(rises),
         cmocka_unit_test(subjects),
