@@ -244,6 +244,51 @@ static void test_ticks_wait_for_the_reading(void **state)
     assert_int_equal(dev_board_timer(r->board)->lost, 0);
 }
 
+static uint32_t pm_of(uint64_t ns)
+{
+    return (uint32_t)((unsigned __int128)ns * PM_HZ / SEC);
+}
+
+/* Whatever a guest does, in whatever order and with whatever holes: the ACPI timer is never ahead, never goes back, and
+ * is exact once the TSC was read after the look. */
+static void test_random_order(void **state)
+{
+    struct late *l = *state;
+    struct rig *r = &l->r;
+    uint64_t seed = 88172645463325252;
+    uint32_t last = pm(l);
+    bool tsc_after_look = false;
+    unsigned put_back = 0;
+    for (unsigned i = 0; i < 300000; i++) {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        unsigned what = seed >> 32 & 255;
+        if (what < 2) { /* short counts in every mode */
+            outb(r, 0x43, 0xb0 | (seed >> 40 & 15));
+            outb(r, 0x42, seed >> 48 & 255);
+            outb(r, 0x42, seed >> 56 & 3);
+        } else if (what < 3) {
+            outb(r, 0x61, seed >> 40 & 3);
+        } else if (what < 8) {
+            hole(l, (seed >> 40) % (2 * MS));
+        } else if (what < 12) {
+            l->tsc = tsc_after_look = true;
+        } else if (what < 60) {
+            uint32_t now = pm_of(host_clock_ns(&r->clock)), shown = pm(l);
+            assert_true((int32_t)(shown - last) >= 0 && (int32_t)(now - shown) >= 0);
+            assert_true(shown == now || !tsc_after_look);
+            put_back += shown != now;
+            last = shown;
+        } else {
+            look(l);
+            tsc_after_look = false;
+        }
+        rig_pass(r, seed >> 44 & 511);
+    }
+    assert_true(put_back > 100); /* or nothing was tried */
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, rig_teardown)
 
 int main(void)
@@ -258,6 +303,7 @@ int main(void)
         T(test_never_backwards),
         T(test_single_looks),
         T(test_ticks_wait_for_the_reading),
+        T(test_random_order),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
