@@ -19,7 +19,7 @@
 #define BT_SOFT_SEEN      1024u
 #define BT_HEAT_WORDS     4096u
 #define BT_KIN_ROWS       (UINT32_C(1) << 16)
-#define BT_MODE_FLAGS_ODD (1u << 16)  /* beside RC_MODE_*: IOPL, NT, AC or ID set, no inline PUSHF */
+#define BT_MODE_FLAGS_ODD (1u << 16)  /* beside RC_MODE_*: IOPL, NT, AC (no BMI2: ID) set: no inline PUSHF */
 #define BT_FEATURE_SEP    (1u << 11)  /* of CPUID leaf 1 EDX: SYSENTER */
 #define BT_MODE_TSC_OWN   (1u << 17)  /* the guest's TSC is not the host's, or not for all: no inline RDTSC */
 #define BT_BAD_BLOCK      UINT32_MAX  /* the verifier refused */
@@ -388,7 +388,9 @@ static inline void bt_vec_release(struct bt_vcpu *v)
 static inline uint32_t bt_mode(const struct bt_vcpu *v)
 {
     return rc_mode(&v->cpu) |
-           (v->cpu.eflags & (RC_IOPL | RC_NT | RC_AC | RC_ID | RC_VIF | RC_VIP) ? BT_MODE_FLAGS_ODD : 0) |
+           (v->cpu.eflags & (RC_IOPL | RC_NT | RC_AC | RC_VIF | RC_VIP | (v->bmi2 ? 0 : RC_ID))
+                ? BT_MODE_FLAGS_ODD
+                : 0) |
            (v->tsc_own || v->cpu.tsc_offset || (v->cpu.cpl && (v->cpu.cr4 & RC_CR4_TSD)) ? BT_MODE_TSC_OWN
                                                                                          : 0);
 }

@@ -1,7 +1,9 @@
 /*
  * The virtual interrupt flag and EFLAGS images. In the guest kernel CLI, STI, PUSHF and POPF are as frequent
  * as calls; each is a few host instructions here. Conditions: CPL <= IOPL for those that change IF, and none
- * of IOPL, NT, AC, ID set (a mode bit), so that an EFLAGS image is the host's arithmetic flags plus IF.
+ * of IOPL, NT, AC set (a mode bit), so that an EFLAGS image is the host's arithmetic flags plus IF and ID. ID is no mode
+ * of its own since Linux boots, and idles for ever, with ID set: each time the kernel wakes up it would need another
+ * jump table.
  */
 #include "translate.h"
 
@@ -47,25 +49,44 @@ static bool emit_sti(struct tx *t)
     return e->at > start;
 }
 
+_Static_assert((RC_ID >> 16) == 0x20,
+               "ID is alone in the upper half of eflags: RF and VM never are set here");
+
+/* r10d = ID, where it belongs. No flags are touched. */
+static void id_r10(struct tx *t)
+{
+    struct emit *e = &t->e;
+    if (!t->v->bmi2) {
+        e_mov_imm(e, E_R10, 0);
+        return;
+    }
+    EB(e, 0x45, 0x0f, 0xb7, 0x57, (uint8_t)(CPU(eflags) + 2)); /* movzx r10d, word [r15+eflags+2] */
+    EB(e, 0xc4, 0x43, 0x7b, 0xf0, 0xd2, 16);                   /* rorx r10d, r10d, 16 */
+}
+
 static void emit_pushf(struct tx *t)
 {
     struct emit *e = &t->e;
+    id_r10(t);
     EB(e, 0x9c, 0x41, 0x58);                                  /* pushfq; pop r8 */
     EB(e, 0x45, 0x0f, 0xb7, 0x4f, (uint8_t)(CPU(iflag) - 1)); /* movzx r9d, word [r15+iflag-1]: IF << 8 */
     EB(e, 0x47, 0x8d, 0x84, 0x48);                            /* lea r8d, [r8+r9*2-0x200] */
     e32(e, 0xfffffe00);
+    EB(e, 0x47, 0x8d, 0x04, 0x10); /* lea r8d, [r8+r10] */
     tx_push(t, E_R8);
 }
 
 /* Host flags may be used freely: POPF replaces them all, and its only fault (the stack read) comes first. An image with
- * DF set is rare and left to the callout. */
+ * DF set, or with another ID, is rare and left to the callout. */
 static void emit_popf(struct tx *t)
 {
     struct emit *e = &t->e;
     e_stack(e, 0x8b, E_R8, 0);                 /* mov r8d, gs:[r12] */
     EB(e, 0x45, 0x89, 0xc1, 0x41, 0x81, 0xe1); /* mov r9d, r8d; and r9d, ~plain */
     e32(e, ~(uint32_t)(RC_ARITH | RC_IF | 2));
-    EB(e, 0x75, 0); /* jnz slow */
+    id_r10(t);
+    EB(e, 0x45, 0x39, 0xd1); /* cmp r9d, r10d */
+    EB(e, 0x75, 0);          /* jne slow */
     uint32_t slow1 = e->at - 1;
     EB(e, 0x41, 0x0f, 0xba, 0xe0, 9); /* bt r8d, 9 */
     EB(e, 0x73, 0);                   /* jnc plain */

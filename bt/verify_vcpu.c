@@ -34,7 +34,8 @@ static const struct vf_field {
     {SEG(RC_DS, selector), 2, VF_LOAD_NUM}, {SEG(RC_FS, selector), 2, VF_LOAD_NUM},
     {SEG(RC_GS, selector), 2, VF_LOAD_NUM}, {CPU(iflag), 1, VF_STORE_IF}, /* CLI, STI, POPF */
     {CPU(irq_shadow), 1, VF_STORE_BOOL},    {VCPU(shadow_eip), 4, VF_STORE_IMM},
-    {CPU(iflag) - 1, 2, VF_LOAD_NUM}, /* PUSHF: IF in bit 8 */
+    {CPU(iflag) - 1, 2, VF_LOAD_NUM},  /* PUSHF: IF in bit 8 */
+    {CPU(eflags) + 2, 2, VF_LOAD_NUM}, /* PUSHF, POPF: ID in bit 5 */
     {VCPU(irq_waiting), 1, VF_LOAD_NUM},    {VCPU(irq_waiting), 1, VF_TEST},
     {VCPU(tsc_read), 1, VF_STORE_BOOL}, /* RDTSC */
 };

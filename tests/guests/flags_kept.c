@@ -1,8 +1,8 @@
-/* Every combination of the arithmetic flags and DF, through POPF, and through instructions that change none of them
+/* Every combination of the arithmetic flags, DF and ID, through POPF, and through instructions that change none of them
  * however they are executed: loads of segment registers, CPUID, moves of control registers, STI. */
 #include "lib/guest.h"
 
-enum { ARITH = 0x8d5, DF = 0x400 };
+enum { ARITH = 0x8d5, DF = 0x400, ID = 0x200000, ALL = ARITH | DF | ID };
 
 /* Flags in, the instruction, flags out; DF is cleared again before C goes on. */
 #define THROUGH(text)                                                                                        \
@@ -12,12 +12,12 @@ enum { ARITH = 0x8d5, DF = 0x400 };
                          : "=&r"(out)                                                                        \
                          : "r"(in)                                                                           \
                          : "eax", "ebx", "ecx", "edx", "memory", "cc");                                      \
-        out &(ARITH | DF);                                                                                   \
+        out &ALL;                                                                                            \
     })
 
 static void one(u32 flags)
 {
-    const u32 want = flags & (ARITH | DF);
+    const u32 want = flags & ALL;
     check_eq(THROUGH(""), want, "flags %x through popf", flags);
     check_eq(THROUGH("std; pushl %1; popfl"), want, "  with DF set before");
     check_eq(THROUGH("cld; pushl %1; popfl"), want, "  and clear before");
@@ -26,16 +26,18 @@ static void one(u32 flags)
     check_eq(THROUGH("xorl %%eax, %%eax; pushl %1; popfl; cpuid"), want, "  through CPUID");
     check_eq(THROUGH("movl %%cr0, %%eax; movl %%eax, %%cr0"), want, "  through a move to CR0");
     check_eq(THROUGH("sti; cli"), want, "  through STI and CLI");
+    check_eq(THROUGH("pushfl; xorl %1, (%%esp); popfl; pushl %1; popfl"), want, "  after others");
+    check_eq(THROUGH("pushfl; sti; cli; popfl"), want, "  around STI");
 }
 
 void guest_main(void)
 {
     quiet_checks(true);
     for (u32 round = 0; round < 3; round++)
-        for (u32 n = 0; n < 128; n++) {
+        for (u32 n = 0; n < 256; n++) {
             u32 flags = 2;
-            static const u16 bit[7] = {0x001, 0x004, 0x010, 0x040, 0x080, 0x800, DF};
-            for (unsigned i = 0; i < 7; i++)
+            static const u32 bit[8] = {0x001, 0x004, 0x010, 0x040, 0x080, 0x800, DF, ID};
+            for (unsigned i = 0; i < 8; i++)
                 flags |= n >> i & 1 ? bit[i] : 0;
             one(flags);
         }

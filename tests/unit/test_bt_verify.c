@@ -188,16 +188,17 @@ struct body {
     {                                                                                                        \
         __VA_ARGS__                                                                                          \
     }
-#define LE32(x) (uint8_t)(x), (uint8_t)((x) >> 8), (uint8_t)((x) >> 16), (uint8_t)((uint32_t)(x) >> 24)
-#define GSBASE  LE32(offsetof(struct bt_vcpu, gsbase))
-#define WINDOW  LE32(offsetof(struct bt_vcpu, window))
-#define FS      (offsetof(struct rc_cpu, seg) + RC_FS * sizeof(struct rc_seg))
-#define SOFT    LE32(FS + offsetof(struct rc_seg, soft))
-#define SOFT_HI LE32(FS + offsetof(struct rc_seg, soft) + 4)
-#define SEL     LE32(FS + offsetof(struct rc_seg, selector))
-#define IFLAG   (uint8_t) offsetof(struct rc_cpu, iflag)
-#define WAITING LE32(offsetof(struct bt_vcpu, irq_waiting))
-#define TSC     LE32(offsetof(struct bt_vcpu, tsc_read))
+#define LE32(x)   (uint8_t)(x), (uint8_t)((x) >> 8), (uint8_t)((x) >> 16), (uint8_t)((uint32_t)(x) >> 24)
+#define GSBASE    LE32(offsetof(struct bt_vcpu, gsbase))
+#define WINDOW    LE32(offsetof(struct bt_vcpu, window))
+#define FS        (offsetof(struct rc_cpu, seg) + RC_FS * sizeof(struct rc_seg))
+#define SOFT      LE32(FS + offsetof(struct rc_seg, soft))
+#define SOFT_HI   LE32(FS + offsetof(struct rc_seg, soft) + 4)
+#define SEL       LE32(FS + offsetof(struct rc_seg, selector))
+#define IFLAG     (uint8_t) offsetof(struct rc_cpu, iflag)
+#define WAITING   LE32(offsetof(struct bt_vcpu, irq_waiting))
+#define TSC       LE32(offsetof(struct bt_vcpu, tsc_read))
+#define EFLAGS_HI (uint8_t)(offsetof(struct rc_cpu, eflags) + 2)
 
 #define SHOWN LE32(offsetof(struct bt_vcpu, shown))
 /* lea r8d, [ebx+4]; mov r11d,12; shrx r9d,r8d,r11d */
@@ -254,6 +255,7 @@ static const struct body good[] = {
     {"mov eax, fs", NULL, 0, B(0x41, 0x0f, 0xb7, 0x87, SEL)},
     {"cli", NULL, RC_MODE_IOPL, B(0x41, 0xc6, 0x47, IFLAG, 0x00)},
     {"pushf's image", NULL, 0, B(0x9c, 0x41, 0x58, 0x45, 0x0f, 0xb7, 0x4f, (uint8_t)(IFLAG - 1))},
+    {"its ID", NULL, 0, B(0x45, 0x0f, 0xb7, 0x57, EFLAGS_HI, 0xc4, 0x43, 0x7b, 0xf0, 0xd2, 16)},
     {"popf", NULL, RC_MODE_IOPL,
      B(0x41, 0x0f, 0x92, 0x47, IFLAG, 0x41, 0x81, 0xe0, LE32(RC_ARITH | RC_DF), 0x41, 0x50, 0x9d)},
     {"a forward branch over one instruction", NULL, 0, B(0x75, 0x02, 0x89, 0xd8, 0x89, 0xd9)},
@@ -261,6 +263,9 @@ static const struct body good[] = {
 };
 
 static const struct body bad[] = {
+    {"all of EFLAGS", "may not be used like this", 0,
+     B(0x45, 0x8b, 0x57, (uint8_t)offsetof(struct rc_cpu, eflags))},
+    {"a store to EFLAGS", "may not be used like this", 0, B(0x66, 0x45, 0x89, 0x57, EFLAGS_HI)},
     /* memory */
     {"no GS", "neither in GS", 0, B(0x67, 0x8b, 0x03)},
     {"no GS, 64-bit", "neither in GS", 0, B(0x8b, 0x03)},
