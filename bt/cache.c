@@ -22,6 +22,9 @@ enum {
 /* Doubts double the faults before a site is soft again. A mistake is cheap when the site looks by itself. */
 enum { LOOK_DOUBTS = 4, CALL_DOUBTS = 8 };
 
+/* What an interpreted site has to touch in vain, at first and at most: a signal costs as much as a hundred callouts. */
+enum { INTERP_IDLE = 256, INTERP_DOUBTS = 7 };
+
 enum { JTAB_BYTES = sizeof(uint32_t) * BT_JTAB_ENTRIES, JTAB_LOG_BYTES = sizeof(uint16_t) * BT_JTAB_LOG };
 
 /* The blocks of a page have rows side by side: who wants one wants others, and a row costs a miss in the host's caches and one
@@ -482,7 +485,12 @@ static struct bt_form_entry *form_make(struct bt_vcpu *v, uint64_t gpa)
 
 void bt_form_set(struct bt_vcpu *v, uint64_t gpa, enum bt_form form)
 {
-    form_make(v, gpa)->form = (uint8_t)form;
+    struct bt_form_entry *f = form_make(v, gpa);
+    if (form == BT_FORM_INTERP && f->form < BT_FORM_SOFT)
+        f->back = f->form;
+    f->form = (uint8_t)form;
+    if (form == BT_FORM_INTERP)
+        f->idle = 0;
 }
 
 unsigned bt_form_strike(struct bt_vcpu *v, uint64_t gpa)
@@ -510,6 +518,23 @@ bool bt_form_divided(struct bt_vcpu *v, uint64_t gpa, bool faulted)
         return true;
     }
     return false;
+}
+
+/* A site was interpreted for what it had once met: a device, a page table, code. Would a window have done now? What copies
+ * for everybody meets all of these while the kernel starts, and nothing but memory ever after. True: its block is to be
+ * translated anew. */
+bool bt_form_granted(struct bt_vcpu *v, const struct bt_site *site, bool granted)
+{
+    struct bt_form_entry *f = &v->forms[site->soft - 1];
+    if (f->form != BT_FORM_INTERP)
+        return true; /* by another block that has it, too */
+    f->idle = granted ? (uint16_t)(f->idle + 1) : 0;
+    if (f->idle < INTERP_IDLE << f->returns)
+        return false;
+    f->form = f->back;
+    f->returns += f->returns < INTERP_DOUBTS;
+    f->idle = f->faults = 0;
+    return true;
 }
 
 /*T:445 Soft sites
@@ -633,7 +658,7 @@ bool bt_form_soft_used(struct bt_vcpu *v, const struct bt_site *site, const stru
     if (site->looks)
         return look_missed(v, site, news);
     if (f->form != BT_FORM_SOFT)
-        return false;
+        return true; /* by another block that has it, too */
     if (news) {
         bt_form_soft_right(v, site->soft);
         return false;

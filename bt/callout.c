@@ -73,8 +73,21 @@ static bool soft_news(struct bt_vcpu *v, const struct bt_site *site, struct bt_s
     return bt_form_soft_news(v, site, u);
 }
 
+/* What is pushed needs a page that may be written; what is popped is asked the same. */
+static bool granted(struct bt_vcpu *v, const struct bt_site *site, const struct bt_soft_use *u)
+{
+    const struct bt_insn *i = &site->insn;
+    bool stack = !i->is_mem && !(i->map == ZYDIS_OPCODE_MAP_DEFAULT && bt_is_string(i->opcode));
+    return spt_grants(v->spt, u->gva, u->write || stack) && (!u->gva2 || spt_grants(v->spt, u->gva2, false));
+}
+
 static void soft_account(struct bt_vcpu *v, const struct bt_site *site, struct bt_soft_use *u)
 {
+    if (site->interp) {
+        if (bt_form_granted(v, site, granted(v, site, u)))
+            translate_anew(v, site);
+        return;
+    }
     bool news = soft_news(v, site, u);
     if (site->probe)
         bt_form_soft_right(v, site->soft);

@@ -84,7 +84,8 @@ struct bt_site { /* a callout's instruction */
     uint32_t eip;
     uint32_t block; /* owner */
     uint8_t index;  /* in the block */
-    uint32_t soft;  /* SOFT: its row in v->forms + 1 */
+    uint32_t soft;  /* SOFT, INTERP: its row in v->forms + 1 */
+    bool interp;    /* INTERP */
     uint8_t probe;  /* enum bt_probe */
     uint8_t cross;  /* enum bt_cross */
     bool looks;     /* SOFT: looks into the TLB itself, the callout is for what it does not find */
@@ -234,12 +235,13 @@ struct bt_vcpu {
     struct bt_form_entry {
         uint64_t key; /* gpa + 1; 0: empty */
         uint8_t form;
-        uint8_t back;    /* SOFT: the form to go back to */
+        uint8_t back;    /* SOFT, INTERP: the form to go back to */
         uint8_t strikes; /* stores that hit translated code */
         uint8_t reverts; /* how often SOFT was taken back: the next time comes later */
+        uint8_t returns; /* the same of INTERP */
         bool worn;       /* SOFT user code: has looked so often that it is to probe instead */
         uint16_t faults; /* window faults that one page would have served */
-        uint16_t idle;   /* SOFT: executions a window would have served for nothing */
+        uint16_t idle;   /* SOFT, INTERP: executions a window would have served for nothing */
     } * forms;
     struct bt_side {   /* [user]: as bt_dispatch_windows left it, for the current address space */
         uint32_t mode; /* RC_MODE_INTERP: not known */
@@ -461,6 +463,7 @@ uint32_t bt_form_row(const struct bt_vcpu *v, uint64_t gpa); /* number + 1, 0: n
 bool bt_form_fault(struct bt_vcpu *v, uint64_t gpa, enum bt_form now);
 bool bt_form_worn(const struct bt_vcpu *v, uint64_t gpa);
 void bt_form_soft_right(struct bt_vcpu *v, uint32_t row);
+bool bt_form_granted(struct bt_vcpu *v, const struct bt_site *site, bool granted);
 void bt_form_soft_hot(struct bt_vcpu *v, uint64_t gpa);
 struct bt_soft_use {    /* what a SOFT site touched */
     uint32_t gva, gva2; /* gva2: 0, or the other operand of a string instruction */

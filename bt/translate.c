@@ -41,9 +41,10 @@ void tx_callout(struct tx *t)
     tx_esp_settle(t);
     uint32_t n = v->site_count++;
     v->site[n] = (struct bt_site){.insn = t->insn, .eip = t->eip, .block = t->b, .index = t->blk->count};
-    if (t->form == BT_FORM_SOFT)
+    v->site[n].interp = t->form == BT_FORM_INTERP && !bt_is_divide(&t->insn);
+    if (t->form == BT_FORM_SOFT || v->site[n].interp)
         v->site[n].soft = bt_form_row(v, t->gpa);
-    else
+    if (t->form != BT_FORM_SOFT)
         v->site[n].cross = (uint8_t)cross_of(&t->insn);
     t->blk->site_count++;
     e_mov_imm(&t->e, E_R8, n);
