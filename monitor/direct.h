@@ -62,8 +62,8 @@ struct direct_bill {
     uint64_t inside_ns;   /* in the world, as far as it ran there */
     uint64_t overhead_ns; /* so much of it, and of what followed, was not the program's */
     uint64_t gained_ns;   /* translating what it is about to run would have cost this */
-    bool refused;         /* it came out into a page that stays translated, */
-    bool fault;           /* for a page fault of the guest's */
+    bool refused;         /* it came out into a page that stays translated */
+    bool needless; /* translated code would have gone on: that, a system call, a page fault of the guest's */
 };
 
 /* A page that a program in a world found missing, until it runs on; space 0: none. */

@@ -28,7 +28,7 @@ enum {
     CREDIT_MAX_NS = 5000000,  /* nobody lives for ever on what was gained long ago */
     TRY_NS = 300000,          /* what a try costs beside the mappings */
     MAPS_GUESS = 200,
-    STORM_NS = 35000, /* page faults that follow each other as fast as this, */
+    STORM_NS = 35000, /* exits that follow each other as fast as this, so many of them: a storm */
     STORM_EXITS = 16,
     SHORT_NS = 2000000, /* who is paused so soon after the last time waits twice as long */
     WAIT_MIN_NS = 1000000,
@@ -90,7 +90,7 @@ bool direct_ledger_undecided(const struct direct_space *s)
 
 bool direct_ledger_storm(struct direct_space *s, const struct direct_bill *b)
 {
-    s->storm = (b->fault || b->refused) && b->inside_ns < STORM_NS ? s->storm + 1 : 0;
+    s->storm = b->needless && b->inside_ns < STORM_NS ? s->storm + 1 : 0;
     return s->storm >= STORM_EXITS;
 }
 

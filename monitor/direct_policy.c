@@ -52,13 +52,14 @@ static void direct_demote(struct direct *d, unsigned space)
         direct_world_rest(s->world);
 }
 
-/*T:275 A storm of page faults
+/*T:275 A storm of exits
  * A program that touches new memory page by page gets a page fault for each, and the guest's kernel has to see every one
  * of them. In a world that is a crossing each and a mapping, 20 us, where translated code needs two: it calls the monitor
- * instead of trapping, and looks the page up in a table instead of having it mapped. So when faults come close together the
- * program is translated until that is over, and its world waits. Over it is when an event finds the program
- * running without faults, or when it comes to code that has never been translated: programs that are new to
- * everything fault a lot, too, and for them it is translation that costs most.
+ * instead of trapping, and looks the page up in a table instead of having it mapped. With system calls, and calls into a page
+ * that stays translated, it is the same. So when exits that translated code would not have made come close together, the
+ * program is translated until that is over, and its world waits. Over it is when an event finds the program running without
+ * them, or when it comes to code that has never been translated: programs that are new to everything fault a lot, too, and
+ * for them it is translation that costs most.
  * :*/
 static void direct_pause(struct direct *d, unsigned space)
 {

@@ -19,7 +19,7 @@ enum { DIRECT_LEARN_NS = 50000 };
 
 /* Counters as they were before an entry. */
 struct direct_before {
-    uint64_t maps, hidden, faults, refused, approved;
+    uint64_t maps, hidden, needless, refused, approved;
 };
 
 enum direct_next { GO_BACK, TO_BT };
@@ -330,10 +330,15 @@ static uint64_t direct_ran(struct direct_world *w, uint64_t inside_ns)
     return direct_ledger_ran(&w->watch, inside_ns, host_world_cpu_ns(w->host));
 }
 
+static uint64_t direct_needless(const struct vm *vm)
+{
+    return vm->counts.world_calls + vm->counts.world_faults + vm->counts.world_refused;
+}
+
 static enum direct_next direct_once(struct direct *d, struct direct_world *w)
 {
     struct vm *vm = d->vm;
-    struct direct_before b = {vm->host.world_maps, vm->counts.world_hidden, vm->counts.world_faults,
+    struct direct_before b = {vm->host.world_maps, vm->counts.world_hidden, direct_needless(vm),
                               vm->counts.world_refused, bt_direct_stats(vm->vcpu)->approved};
     uint64_t before;
     unsigned space = w->space;
@@ -357,7 +362,7 @@ static enum direct_next direct_once(struct direct *d, struct direct_world *w)
                                            .overhead_ns = direct_overhead(d, &d->space[space], &ex, &b),
                                            .gained_ns = direct_gain(vm, &b),
                                            .refused = vm->counts.world_refused != b.refused,
-                                           .fault = vm->counts.world_faults != b.faults});
+                                           .needless = direct_needless(vm) != b.needless});
     return next;
 }
 

@@ -199,7 +199,7 @@ static void one_that_meets_new_code_stays(void **state)
 /* So many page faults, each after so long in its world, until it is to be paused; max when it is not. */
 static unsigned faults_to_pause(struct life *l, uint64_t inside, unsigned max)
 {
-    const struct direct_bill fault = {.inside_ns = inside, .fault = true};
+    const struct direct_bill fault = {.inside_ns = inside, .needless = true};
 
     for (unsigned i = 0; i < max; i++)
         if (direct_ledger_storm(&l->space, &fault))
@@ -232,14 +232,14 @@ static void faults_right_behind_each_other_pause(void **state)
 
 static void anything_between_ends_a_storm(void **state)
 {
-    const struct direct_bill call = {.inside_ns = 5 * US};
+    const struct direct_bill event = {.inside_ns = 5 * US};
     struct life l;
     (void)state;
     begin(&l);
     promote(&l);
     for (unsigned i = 0; i < 1000; i++) {
         assert_int_equal(faults_to_pause(&l, 20 * US, 4), 4);
-        assert_false(direct_ledger_storm(&l.space, &call));
+        assert_false(direct_ledger_storm(&l.space, &event));
     }
 }
 
