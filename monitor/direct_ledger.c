@@ -90,7 +90,7 @@ bool direct_ledger_undecided(const struct direct_space *s)
 
 bool direct_ledger_storm(struct direct_space *s, const struct direct_bill *b)
 {
-    s->storm = b->needless && b->inside_ns < STORM_NS ? s->storm + 1 : 0;
+    s->storm = b->inside_ns < STORM_NS ? s->storm + b->needless : 0;
     return s->storm >= STORM_EXITS;
 }
 
