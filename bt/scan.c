@@ -357,13 +357,14 @@ static bool is_entry(const struct pass *p, unsigned at)
     return p->entry[at / 64] >> at % 64 & 1;
 }
 
-static bool runs_over_entry(const struct pass *p, unsigned at, unsigned len)
+/* The bits for the len bytes behind byte `at`. */
+static uint64_t bits_behind(const uint64_t *map, unsigned at, unsigned len)
 {
     unsigned from = at + 1, shift = from % 64;
-    uint64_t bits = p->entry[from / 64] >> shift;
+    uint64_t bits = map[from / 64] >> shift;
     if (shift)
-        bits |= p->entry[from / 64 + 1] << (64 - shift);
-    return bits & ((UINT64_C(1) << (len - 1)) - 1);
+        bits |= map[from / 64 + 1] << (64 - shift);
+    return bits & ((UINT64_C(1) << len) - 1);
 }
 
 static void add_votes(struct pass *p, unsigned at, unsigned votes)
@@ -371,23 +372,6 @@ static void add_votes(struct pass *p, unsigned at, unsigned votes)
     votes += p->votes[at];
     p->votes[at] = (uint8_t)(votes < ALL_VOTES ? votes : ALL_VOTES);
     p->track[at / 64] |= UINT64_C(1) << at % 64;
-}
-
-static void step(struct pass *p, unsigned at)
-{
-    if (is_entry(p, at)) {
-        confirm(p); /* a known instruction right behind: what led here was code */
-        p->suspect = false;
-        p->known = true;
-        p->votes[at] = ALL_VOTES;
-        if (p->v.refused)
-            return;
-    }
-    unsigned len = look(p, at, p->votes[at] == ALL_VOTES);
-    if (!runs_over_entry(p, at, len))
-        add_votes(p, at + len, p->votes[at]);
-    else if (p->votes[at] == ALL_VOTES)
-        p->suspect = false; /* a wrong track */
 }
 
 /* The first byte from `at` on where there is something to do. */
@@ -400,6 +384,29 @@ static unsigned next_step(const struct pass *p, unsigned at)
     return bits ? word * 64 + (unsigned)__builtin_ctzll(bits) : END;
 }
 
+/* Where to go on. */
+static unsigned step(struct pass *p, unsigned at)
+{
+    if (is_entry(p, at)) {
+        confirm(p); /* a known instruction right behind: what led here was code */
+        p->suspect = false;
+        p->known = true;
+        p->votes[at] = ALL_VOTES;
+        if (p->v.refused)
+            return END;
+    }
+    unsigned len = look(p, at, p->votes[at] == ALL_VOTES);
+    if (!bits_behind(p->track, at, BT_MAX_INSN)) { /* the usual case: no other track, no entry */
+        p->votes[at + len] = p->votes[at];
+        return at + len;
+    }
+    if (!bits_behind(p->entry, at, len - 1))
+        add_votes(p, at + len, p->votes[at]);
+    else if (p->votes[at] == ALL_VOTES)
+        p->suspect = false; /* a wrong track */
+    return next_step(p, at + 1);
+}
+
 struct bt_verdict bt_scan_page(struct bt_scan *s, const struct bt_scan_text *t)
 {
     struct pass p = {.s = s, .t = t, .v = {.reason = ""}};
@@ -407,8 +414,8 @@ struct bt_verdict bt_scan_page(struct bt_scan *s, const struct bt_scan_text *t)
     memcpy(p.track, p.entry, sizeof(p.track));
     for (unsigned n = 0; n < ALL_VOTES; n++)
         add_votes(&p, (t->has_before ? 0 : FIRST) + n, 1);
-    for (unsigned at = next_step(&p, 0); at < END && !p.v.refused; at = next_step(&p, at + 1))
-        step(&p, at);
+    for (unsigned at = next_step(&p, 0); at < END && !p.v.refused;)
+        at = step(&p, at);
     if (!p.v.refused)
         confirm(&p); /* goes on in the page behind */
     return p.v;
