@@ -145,6 +145,8 @@ void bt_cache_flush(struct bt_vcpu *v)
      * though: pages change their use. */
     if (v->forms_used > v->forms_mask / 2 || v->counts.cache_flushes % FORMS_FLUSHES == 0) {
         madvise(v->forms, sizeof *v->forms * (v->forms_mask + 1), MADV_DONTNEED);
+        for (unsigned i = 0; i < BT_FORM_LINES / 64; i++)
+            v->form_lines[i] = 0;
         v->forms_used = 0;
     }
     for (unsigned i = 0; i < SPT_MAX_SPACES; i++)
@@ -457,17 +459,25 @@ void bt_jtab_flush(struct bt_vcpu *v, unsigned space)
 
 /* ---- forms ---- */
 
+static uint64_t form_hash(uint64_t gpa)
+{
+    return (gpa >> 6) * UINT64_C(0x9e3779b97f4a7c15) >> 40;
+}
+
 static struct bt_form_entry *form_slot(const struct bt_vcpu *v, uint64_t gpa)
 {
-    uint32_t i =
-        ((uint32_t)((gpa >> 6) * UINT64_C(0x9e3779b97f4a7c15) >> 40) * 8 + (gpa >> 3 & 7)) & v->forms_mask;
+    uint32_t i = ((uint32_t)form_hash(gpa) * 8 + (gpa >> 3 & 7)) & v->forms_mask;
     while (v->forms[i].key && v->forms[i].key != gpa + 1)
         i = (i + 1) & v->forms_mask;
     return &v->forms[i];
 }
 
+/* Asked for each instruction that is translated; nearly all code is innocent. */
 enum bt_form bt_form_get(const struct bt_vcpu *v, uint64_t gpa)
 {
+    uint64_t line = form_hash(gpa) % BT_FORM_LINES;
+    if (!(v->form_lines[line / 64] >> line % 64 & 1))
+        return BT_FORM_WINDOW;
     const struct bt_form_entry *f = form_slot(v, gpa);
     return f->key ? (enum bt_form)f->form : BT_FORM_WINDOW;
 }
@@ -476,6 +486,8 @@ static struct bt_form_entry *form_make(struct bt_vcpu *v, uint64_t gpa)
 {
     struct bt_form_entry *f = form_slot(v, gpa);
     if (!f->key) {
+        uint64_t line = form_hash(gpa) % BT_FORM_LINES;
+        v->form_lines[line / 64] |= UINT64_C(1) << line % 64;
         f->key = gpa + 1;
         if (++v->forms_used > v->forms_mask / 2)
             v->flush_wanted = true; /* the flush empties this table too: sites revert */

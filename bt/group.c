@@ -12,7 +12,7 @@ enum { NEAR = 4, LOOK_FOR_DEAD = 8 };
  * noted, the group is nobody's. The note has few lines; a group that more spaces run at once, as those of a program that
  * forks, keeps its address.
 :*/
-static uint32_t *frame_head(struct bt_vcpu *v, uint64_t gpa)
+static uint32_t *frame_head(const struct bt_vcpu *v, uint64_t gpa)
 {
     uint64_t gfn = gpa / HOST_PAGE;
     return gfn < v->page_count ? &v->frame_groups[gfn] : NULL;
@@ -38,6 +38,14 @@ uint32_t bt_group_find(struct bt_vcpu *v, uint64_t gpa, uint32_t eip)
         return n;
     }
     return 0;
+}
+
+/* Has this physical page blocks at other linear addresses than that of eip? */
+bool bt_group_elsewhere(const struct bt_vcpu *v, uint64_t gpa, uint32_t eip)
+{
+    const uint32_t *head = frame_head(v, gpa);
+    const struct bt_group *g = head && *head ? &v->group[*head] : NULL;
+    return g && (g->page != eip / HOST_PAGE || g->next);
 }
 
 static uint32_t create(struct bt_vcpu *v, uint64_t gpa, uint32_t eip)

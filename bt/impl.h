@@ -18,6 +18,7 @@
 #define BT_JTAB_ENTRIES   (UINT32_C(1) << 16)
 #define BT_SOFT_SEEN      1024u
 #define BT_HEAT_WORDS     4096u
+#define BT_FORM_LINES     (UINT32_C(1) << 16)
 #define BT_KIN_ROWS       (UINT32_C(1) << 16)
 #define BT_MODE_FLAGS_ODD (1u << 16)  /* beside RC_MODE_*: IOPL, NT, AC (no BMI2: ID) set: no inline PUSHF */
 #define BT_FEATURE_SEP    (1u << 11)  /* of CPUID leaf 1 EDX: SYSENTER */
@@ -258,6 +259,7 @@ struct bt_vcpu {
         uint32_t invalidations; /* how many INVLPG of the address there had been */
     } soft_seen[BT_SOFT_SEEN];  /* pages SOFT sites touched lately, by hash */
     uint32_t forms_mask, forms_used;
+    uint64_t form_lines[BT_FORM_LINES / 64]; /* a bit per line of guest code, by hash: has it any row? */
 
     struct bt_shown *shown_of;                                                 /* by space */
     uint64_t shown_used[SPT_MAX_SPACES][BT_SHOWN_PAGES / BT_SHOWN_PIECE / 64]; /* pieces that are not all 0 */
@@ -486,6 +488,7 @@ void bt_probe_sampled(struct bt_vcpu *v, uint32_t b);
 bool bt_probe_young(struct bt_vcpu *v); /* the current user space: has it hardly run yet? */
 /* group.c */
 uint32_t bt_group_find(struct bt_vcpu *v, uint64_t gpa, uint32_t eip); /* 0: there is none */
+bool bt_group_elsewhere(const struct bt_vcpu *v, uint64_t gpa, uint32_t eip);
 void bt_group_add(struct bt_vcpu *v, uint32_t b);
 void bt_group_move(struct bt_vcpu *v, uint32_t n, uint32_t eip);
 void bt_group_remove(struct bt_vcpu *v, uint32_t b);

@@ -232,7 +232,7 @@ uint32_t bt_rebase(struct bt_vcpu *v, uint32_t eip, uint64_t gpa, unsigned space
     uint32_t there = bt_cache_find_unsettled(v, gpa, eip, mode);
     if (there)
         return bt_settle(v, there, space) ? there : BT_BAD_BLOCK;
-    uint32_t from = kin_find(v, gpa, mode);
+    uint32_t from = bt_group_elsewhere(v, gpa, eip) ? kin_find(v, gpa, mode) : 0;
     if (!from)
         return 0;
     struct batch g;
