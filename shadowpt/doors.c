@@ -304,14 +304,32 @@ bool spt_write(struct spt *s, uint32_t gva, const void *buf, unsigned len, uint3
     return write_slow(s, gva, buf, len, access, info);
 }
 
+/* The page of a page table in high memory is at an address that was invalidated since its last use. */
+static __attribute__((noinline)) bool entry_miss(struct spt *s, uint32_t gva)
+{
+    struct spt_walk w;
+    if ((gva & (PAGE_SIZE - 1)) > PAGE_SIZE - 4 || !spt_walk(s->ram, &s->paging, gva, SPT_WRITE, &w) ||
+        !frame_is_ram(s, w.gpa >> PAGE_SHIFT))
+        return false;
+    walk_set_accessed(s, &w, true);
+    tlb_fill(s, gva, &w, SPT_WRITE);
+    return true;
+}
+
 bool spt_write_entry(struct spt *s, uint32_t gva, uint32_t value)
 {
+    const struct tlb_gpa *t = NULL;
     void *p = tlb_hit(s, gva, sizeof(value), TLB_WRITE);
+    if (!p && !(t = trace_hit(s, gva, sizeof(value), TLB_WRITE))) {
+        if (!entry_miss(s, gva))
+            return false;
+        p = tlb_hit(s, gva, sizeof(value), TLB_WRITE);
+        t = trace_hit(s, gva, sizeof(value), TLB_WRITE);
+    }
     if (p) {
         copy_bytes(p, &value, sizeof(value));
         return true;
     }
-    const struct tlb_gpa *t = trace_hit(s, gva, sizeof(value), TLB_WRITE);
     if (!t || s->expected.valid || !frame_is_ram(s, t->gpa >> PAGE_SHIFT))
         return false;
     uint32_t trace = s->phys[t->gpa >> PAGE_SHIFT].trace;

@@ -1099,8 +1099,7 @@ static void protections_are_counted(void **state)
     rig_finish(&r);
 }
 
-/* The store that needs no walk: only where a door has been since the last flush, never past a trace of code or a
- * page fault that waits for its entry. */
+/* Never past a trace of code, or a page fault that waits for its entry; never to what the page tables do not allow. */
 static void entries_at_once(void **state)
 {
     (void)state;
@@ -1108,14 +1107,15 @@ static void entries_at_once(void **state)
     start(&r);
     put32(&r, PD_A + KPDE * 4, PS | KRW);
     put32(&r, PT_A, 0x110000 | ALL);
-    assert_int_equal(user_fault(&r, UVA, 0), SPT_RETRY);
-    assert_false(spt_write_entry(r.s, KVA + PT_A, 0)); /* nobody has been there */
     uint32_t v = 0x120000 | ALL;
-    assert_true(spt_write(r.s, KVA + PT_A, &v, 4, 0, &r.info));
-    switch_to(&r, PD_A);
-    assert_false(spt_write_entry(r.s, KVA + PT_A, 0)); /* that is forgotten */
     assert_int_equal(user_fault(&r, UVA, 0), SPT_RETRY);
-    assert_true(spt_write(r.s, KVA + PT_A, &v, 4, 0, &r.info));
+    assert_true(spt_write_entry(r.s, KVA + PT_A, 0)); /* where nobody has been before */
+    assert_int_equal(get32(&r, PT_A), 0);
+    assert_shows(uwin(&r), UVA, 0x110000, true);
+    switch_to(&r, PD_A);
+    assert_unmapped(uwin(&r), UVA);
+    put32(&r, PT_A, v);
+    assert_int_equal(user_fault(&r, UVA, 0), SPT_RETRY);
     assert_true(spt_write_entry(r.s, KVA + PT_A, 0x130000 | ALL));
     assert_int_equal(get32(&r, PT_A), 0x130000 | ALL);
     assert_shows(uwin(&r), UVA, 0x120000, true);
@@ -1136,6 +1136,20 @@ static void entries_at_once(void **state)
     assert_false(spt_write_entry(r.s, KVA + SPARE, 8));
     assert_int_equal(get32(&r, SPARE), v);
     spt_untrace_code(r.s, SPARE);
+
+    put32(&r, PD_A + (KPDE + 1) * 4, PT_K | P | W);
+    put32(&r, PT_K + 4, 0x150000 | P | W);
+    put32(&r, PT_K + 8, 0xA0000 | P | W);
+    put32(&r, PT_K + 12, 0x160000 | P);
+    spt_set_cr3(r.s, PD_A, NULL);
+    assert_false(spt_write_entry(r.s, KVA + 0x400000, 9)); /* not present, a device, read-only */
+    assert_false(spt_write_entry(r.s, KVA + 0x402000, 9));
+    assert_false(spt_write_entry(r.s, KVA + 0x403000, 9));
+    assert_int_equal(get32(&r, PT_K + 12), 0x160000 | P);
+    assert_true(spt_write_entry(r.s, KVA + 0x401008, 9));
+    assert_int_equal(get32(&r, 0x150008), 9);
+    assert_int_equal(get32(&r, PT_K + 4), 0x150000 | P | W | A | D);
+    assert_int_equal(get32(&r, PD_A + (KPDE + 1) * 4), PT_K | P | W | A);
     rig_finish(&r);
 }
 

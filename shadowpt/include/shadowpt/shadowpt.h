@@ -158,8 +158,9 @@ uint32_t spt_protections(const struct spt *s, uint64_t gpa);
 bool spt_read(struct spt *s, uint32_t gva, void *buf, unsigned len, uint32_t access, struct spt_info *info);
 bool spt_write(struct spt *s, uint32_t gva, const void *buf, unsigned len, uint32_t access,
                struct spt_info *info);
-/* spt_write of 4 bytes by supervisor code, if that can be done at once: RAM that spt_write has met since the last flush, and if
- * it is traced, then as a page table only. False: nothing was done. Never sets A or D bits and never fills. */
+/* spt_write of 4 bytes by supervisor code to RAM inside one page, if that can be done at once: if the page is traced, then as a
+ * page table only, and no page fault waits for its entry. False: nothing was written, but A and D bits may have been set as
+ * spt_write would, which is what the caller has to call next. Never fills. */
 bool spt_write_entry(struct spt *s, uint32_t gva, uint32_t value);
 /* Would a write of len bytes be allowed? Sets A/D as a real write would. For read-modify-write and
  * multi-push. */
