@@ -110,6 +110,8 @@ int bt_create(struct bt_vcpu **out, const struct bt_config *cfg, struct host_err
     v->light_fn[0] = (uint64_t)bt_light_seg;
     v->light_fn[1] = (uint64_t)bt_light_store;
     v->light_fn[2] = (uint64_t)bt_light_invlpg;
+    v->light_fn[3] = (uint64_t)bt_light_look;
+    v->light_fn[4] = (uint64_t)bt_light_string;
     v->miss_fn = (uint64_t)bt_dispatch_miss;
     __builtin_cpu_init();
     v->bmi2 = !cfg->plain_host && __builtin_cpu_supports("bmi2");

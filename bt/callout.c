@@ -177,14 +177,16 @@ uint64_t bt_callout_insn(struct bt_vcpu *v, uint32_t n)
 }
 
 /* The same answers for a store into a page table that is known to be one. Sites come here with supervisor rights only. */
-uint32_t bt_light_store(struct bt_vcpu *v, uint32_t gva, uint32_t value)
+uint32_t bt_light_store(struct bt_vcpu *v, uint32_t gva, uint32_t value, struct bt_light *regs)
 {
+    (void)regs;
     return v->trace || !spt_write_entry(v->spt, gva, value) || v->leave_pending || v->flush_wanted;
 }
 
-uint32_t bt_light_invlpg(struct bt_vcpu *v, uint32_t gva, uint32_t unused)
+uint32_t bt_light_invlpg(struct bt_vcpu *v, uint32_t gva, uint32_t unused, struct bt_light *regs)
 {
     (void)unused;
+    (void)regs;
     if (v->trace || v->cpu.cpl)
         return 1;
     spt_invlpg(v->spt, gva);
@@ -193,11 +195,49 @@ uint32_t bt_light_invlpg(struct bt_vcpu *v, uint32_t gva, uint32_t unused)
 
 /* MOV to and POP of a data segment register. Nonzero: not done, or not with the block's assumptions: the instruction is
  * to be executed again by a callout (loading the same selector twice is the same as once). */
-uint32_t bt_light_seg(struct bt_vcpu *v, uint32_t selector, uint32_t seg)
+uint32_t bt_light_seg(struct bt_vcpu *v, uint32_t selector, uint32_t seg, struct bt_light *regs)
 {
+    (void)regs;
     if (v->trace || rc_load_seg(&v->cpu, seg, (uint16_t)selector) != RC_OK)
         return 1;
     /* of the mode key a data segment decides one bit: is it flat? */
     unsigned odd = seg == RC_DS ? RC_MODE_DS_ODD : seg == RC_ES ? RC_MODE_ES_ODD : 0;
     return (odd && (v->cpu.seg[seg].soft != 0) != !!(v->entered_mode & odd)) || v->leave_pending;
+}
+
+/* A soft site did not find its page in the software TLB. Done: now it will. Nothing of the instruction has happened, but the
+ * A and D bits that it is about to set. */
+uint32_t bt_light_look(struct bt_vcpu *v, uint32_t gva, uint32_t n, struct bt_light *regs)
+{
+    const struct bt_site *site = &v->site[n];
+    struct bt_soft_use use = {.gva = gva, .write = site->insn.mem_written};
+    uint32_t access = (use.write ? SPT_WRITE : 0) | (v->cpu.cpl == 3 ? SPT_USER : 0);
+    (void)regs;
+    if (!spt_ptr(v->spt, gva, site->insn.mem_size, access))
+        return 1;
+    soft_account(v, site, &use);
+    return v->leave_pending || v->flush_wanted;
+}
+
+/* REP MOVS and STOS, page by page. What is not RAM, or not to be had at once, is left for the callout, which goes on where
+ * this has stopped: between two iterations, as an interrupt would have. */
+uint32_t bt_light_string(struct bt_vcpu *v, uint32_t n, uint32_t unused, struct bt_light *regs)
+{
+    const struct bt_site *site = &v->site[n];
+    uint32_t *gpr = v->cpu.gpr; /* in registers meanwhile: free to be used */
+    (void)unused;
+    if (v->trace || regs->flags & RC_DF)
+        return 1;
+    gpr[RC_EAX] = (uint32_t)regs->rax;
+    gpr[RC_ECX] = (uint32_t)regs->rcx;
+    gpr[RC_ESI] = (uint32_t)regs->rsi;
+    gpr[RC_EDI] = (uint32_t)regs->rdi;
+    struct bt_soft_use use = soft_use(v, &site->insn);
+    bool done = bt_interp_block(v->interp, &site->insn);
+    regs->rcx = gpr[RC_ECX];
+    regs->rsi = gpr[RC_ESI];
+    regs->rdi = gpr[RC_EDI];
+    if (done && site->soft)
+        soft_account(v, site, &use);
+    return !done || v->leave_pending || v->flush_wanted;
 }

@@ -172,7 +172,7 @@ struct bt_stubs {                       /* arena offsets */
     uint32_t callout, callout_restore, callout_end;
     uint32_t table; /* r8d: target EIP, through the jump table */
     uint32_t sentinel;
-    uint32_t light_seg, light_store, light_invlpg;
+    uint32_t light_seg, light_store, light_invlpg, light_look, light_string;
     uint32_t sysenter, sysexit, end;
 };
 
@@ -190,7 +190,7 @@ struct bt_vcpu {
     uint64_t guest_rsp;           /* host return stack pointer during a callout */
     uint64_t host_flags;          /* RFLAGS image: guest's arithmetic flags and DF */
     uint64_t callout_fn;          /* bt_callout_insn */
-    uint64_t light_fn[3];         /* bt_light_seg, bt_light_store, bt_light_invlpg */
+    uint64_t light_fn[5];         /* bt_light_*, as in struct bt_stubs */
     uint64_t miss_fn;             /* bt_dispatch_miss */
     struct spt_tlb tlb;           /* SOFT sites look into it */
     uint32_t heat[BT_HEAT_WORDS]; /* executions of SOFT sites that are still for free, by block */
@@ -530,9 +530,16 @@ bool bt_trap(void *ctx, struct host_trap *trap);
 /* callout.c; called from emitted code. BT_GO_ON, BT_GO_OUT (leave translated code), or where to go on instead. */
 enum { BT_GO_ON, BT_GO_OUT };
 uint64_t bt_callout_insn(struct bt_vcpu *v, uint32_t site);
-uint32_t bt_light_seg(struct bt_vcpu *v, uint32_t selector, uint32_t seg);
-uint32_t bt_light_store(struct bt_vcpu *v, uint32_t gva, uint32_t value);
-uint32_t bt_light_invlpg(struct bt_vcpu *v, uint32_t gva, uint32_t unused);
+/* The same for light calls; 0: done, else the instruction is to be executed by bt_callout_insn, whatever has been done. */
+struct bt_light { /* registers as they will be when it returns */
+    uint64_t r8, rdi, rsi, rdx, rcx, rax;
+    uint64_t flags; /* RFLAGS image; only the arithmetic flags and DF count */
+};
+uint32_t bt_light_seg(struct bt_vcpu *v, uint32_t selector, uint32_t seg, struct bt_light *regs);
+uint32_t bt_light_store(struct bt_vcpu *v, uint32_t gva, uint32_t value, struct bt_light *regs);
+uint32_t bt_light_invlpg(struct bt_vcpu *v, uint32_t gva, uint32_t unused, struct bt_light *regs);
+uint32_t bt_light_look(struct bt_vcpu *v, uint32_t gva, uint32_t site, struct bt_light *regs);
+uint32_t bt_light_string(struct bt_vcpu *v, uint32_t site, uint32_t unused, struct bt_light *regs);
 /* verify.c: true when [host, end) obeys the isolation rules; else a sentence in v->reason */
 bool bt_verify_block(struct bt_vcpu *v, const struct bt_block *b);
 /* direct.c; v->direct must be there except where said */

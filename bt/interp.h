@@ -52,6 +52,10 @@ enum bt_step bt_interp_step(struct bt_interp *in);
  * results. Used by translated code's callouts. */
 enum bt_step bt_interp_insn(struct bt_interp *in, const struct bt_insn *insn);
 
+/* REP MOVS or STOS with 32-bit addresses and DF clear, as far as it goes through RAM without a fault and without a request;
+ * the registers tell how far. True: to the end. */
+bool bt_interp_block(struct bt_interp *in, const struct bt_insn *insn);
+
 /* Handler for CPU traps raised by x87/SSE thunks: call first from the vCPU's trap handler; true when it was
  * ours. */
 bool bt_interp_trap(struct bt_interp *in, struct host_trap *trap);

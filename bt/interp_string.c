@@ -205,6 +205,15 @@ BT_INLINE enum bt_step repeat_block(struct bt_interp *in, const struct bt_insn *
     return BT_STEP_OK;
 }
 
+bool bt_interp_block(struct bt_interp *in, const struct bt_insn *i)
+{
+    bool move = (i->opcode & 0xfe) == 0xa4;
+    while (in->cpu->gpr[RC_ECX])
+        if (in->careful || must_stop(in) || !block_chunk(in, i, move))
+            return false;
+    return true;
+}
+
 enum bt_step bt_h_movs(struct bt_interp *in, const struct bt_insn *i)
 {
     return repeat_block(in, i, movs_one, true);

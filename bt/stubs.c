@@ -74,8 +74,8 @@ static void emit_return_to_c(struct emit *e)
        0xc3); /* pop r15 r14 r13 r12 rbp rbx; ret */
 }
 
-/* A light call: arguments in r8d and r9d, which function by number; only what C may clobber is saved. r8d: 0 when done. No
- * guest state is in memory meanwhile, so a kick in here walks on to the boundary. */
+/* A light call: arguments in r8d and r9d, which function by number; only what C may clobber is saved, as a struct bt_light
+ * that C may change. r9d: 0 when done. No guest state is in memory meanwhile, so a kick in here walks on to the boundary. */
 static uint32_t emit_light(struct emit *e, unsigned which)
 {
     uint32_t start = e->at;
@@ -83,19 +83,19 @@ static uint32_t emit_light(struct emit *e, unsigned which)
     e_load(e, true, E_RSP, OFF(c_rsp));
     EB(e, 0x9c, 0x50, 0x51, 0x52, 0x56, 0x57);            /* pushfq; push rax rcx rdx rsi rdi */
     EB(e, 0xf6, 0x44, 0x24, 5 * 8 + 1, 4, 0x74, 1, 0xfc); /* test byte [rsp+41],4; jz +1; cld */
-    EB(e, 0x48, 0x8d, 0x64, 0x24, 0xf8);                  /* lea rsp,[rsp-8] */
+    EB(e, 0x41, 0x50);                                    /* push r8 */
     e_mov(e, true, E_RDI, E_R15);
     e_mov(e, false, E_RSI, E_R8);
     e_mov(e, false, E_RDX, E_R9);
+    e_mov(e, true, E_RCX, E_RSP);
     EB(e, 0x41, 0xff, 0x97); /* call [r15+light_fn+8*which] */
     e32(e, OFF(light_fn) + 8 * which);
-    e_mov(e, false, E_R8, E_RAX);
+    e_mov(e, false, E_R9, E_RAX);
     emit_request_test(e);
     EB(e, 0x74, 6); /* je +6 */
-    e_mov_imm(e, E_R8, 1);
-    EB(e, 0x48, 0x8d, 0x64, 0x24, 0x08); /* lea rsp,[rsp+8] */
-    EB(e, 0x5f, 0x5e, 0x5a, 0x59);       /* pop rdi rsi rdx rcx */
-    EB(e, 0x8b, 0x44, 0x24, 0x08);       /* mov eax,[rsp+8] */
+    e_mov_imm(e, E_R9, 1);
+    EB(e, 0x41, 0x58, 0x5f, 0x5e, 0x5a, 0x59); /* pop r8 rdi rsi rdx rcx */
+    EB(e, 0x8b, 0x44, 0x24, 0x08);             /* mov eax,[rsp+8] */
     emit_flags_from_eax(e);
     e8(e, 0x58); /* pop rax */
     e_load(e, true, E_RSP, OFF(guest_rsp));
@@ -234,6 +234,8 @@ void bt_stubs_emit(struct bt_vcpu *v)
     s->light_seg = emit_light(&e, 0);
     s->light_store = emit_light(&e, 1);
     s->light_invlpg = emit_light(&e, 2);
+    s->light_look = emit_light(&e, 3);
+    s->light_string = emit_light(&e, 4);
     bt_stubs_fast(v, &e);
     s->end = e.at;
     v->arena_next = (e.at + 63) & ~63u;

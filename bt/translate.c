@@ -95,6 +95,20 @@ static bool emit_rdtsc(struct tx *t)
     return true;
 }
 
+/* A page fault reads CR2. Ring 0 only, which the mode does not tell from rings 1 and 2 unless IOPL is 0. */
+static bool emit_mov_from_cr(struct tx *t)
+{
+    static const uint16_t field[8] = {[0] = offsetof(struct rc_cpu, cr0),
+                                      [2] = offsetof(struct rc_cpu, cr2),
+                                      [3] = offsetof(struct rc_cpu, cr3),
+                                      [4] = offsetof(struct rc_cpu, cr4)};
+    bool ring0 = (t->mode & (RC_MODE_USER | RC_MODE_IOPL | BT_MODE_FLAGS_ODD)) == RC_MODE_IOPL;
+    if (!ring0 || !field[t->insn.reg & 7] || t->insn.reg >= 8 || t->insn.lock)
+        return false;
+    e_load(&t->e, false, tx_host_reg(t->insn.rm), field[t->insn.reg]);
+    return true;
+}
+
 /* True when the instruction has been emitted without a callout. */
 bool tx_plain(struct tx *t, enum tx_kind kind)
 {
@@ -125,6 +139,8 @@ bool tx_plain(struct tx *t, enum tx_kind kind)
         return emit_moffs(t);
     case TX_RDTSC:
         return emit_rdtsc(t);
+    case TX_MOV_FROM_CR:
+        return emit_mov_from_cr(t);
     case TX_CLI:
     case TX_STI:
     case TX_PUSHF:

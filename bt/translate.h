@@ -41,6 +41,7 @@ enum tx_kind {
     TX_LEA,
     TX_STRING,
     TX_RDTSC,
+    TX_MOV_FROM_CR,
     TX_CLI,
     TX_STI,
     TX_PUSHF,

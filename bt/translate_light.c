@@ -1,20 +1,20 @@
 /* Light calls: C functions that do not need the guest's registers in memory. */
 #include "translate.h"
 
-/* r8d is the light call's answer: 0, it is done; else the whole instruction is the callout's. */
+/* r9d is the light call's answer: 0, it is done; else the whole instruction is the callout's. */
 void tx_light_end(struct tx *t, int32_t esp_add)
 {
     struct emit *e = &t->e;
-    e_mov(e, true, E_R9, E_RCX);
-    e_mov(e, false, E_RCX, E_R8);
+    e_mov(e, true, E_R8, E_RCX);
+    e_mov(e, false, E_RCX, E_R9);
     EB(e, 0xe3, 0); /* jrcxz done */
     uint32_t good = e->at;
-    e_mov(e, true, E_RCX, E_R9);
+    e_mov(e, true, E_RCX, E_R8);
     tx_callout(t);
     EB(e, 0xeb, 0); /* jmp end */
     uint32_t end = e->at;
     e->rw[good - 1] = (uint8_t)(e->at - good);
-    e_mov(e, true, E_RCX, E_R9);
+    e_mov(e, true, E_RCX, E_R8);
     if (esp_add)
         e_esp_add(e, esp_add);
     e->rw[end - 1] = (uint8_t)(e->at - end);
@@ -23,13 +23,33 @@ void tx_light_end(struct tx *t, int32_t esp_add)
 /*T:353 Light calls
  *
  * A callout moves all registers to memory and back, decodes nothing but chooses, checks and accounts like an interpreter.
- * Two things a kernel does by the hundred for each process need none of it: a store into a page table, by a site that has
- * been found to do that, and INVLPG. They get a call of their own with an address and a value. Where the answer is no
+ * What a kernel does by the hundred for each process needs none of it: a store into a page table, by a site that has
+ * been found to do that, INVLPG, clearing and copying pages by REP STOS and MOVS, and a page that has come to be at an address
+ * (see translate_soft.c). They get a call of their own. Where the answer is no
  * (not a page table this time, something the block relied on is gone, somebody wants the CPU) the instruction is executed
- * once more by the ordinary callout: storing the same value twice is the same as once, and so is invalidating.
+ * once more by the ordinary callout: storing the same value twice is the same as once, so is invalidating, and a string
+ * instruction has nothing left to do.
 :*/
+static bool light_string(struct tx *t)
+{
+    const struct bt_insn *i = &t->insn;
+    unsigned kind = i->opcode & 0xfe;
+    bool moves = kind == 0xa4;
+    if (i->map != ZYDIS_OPCODE_MAP_DEFAULT || i->class != BT_CLASS_INT || i->vex ||
+        (!moves && kind != 0xaa) || !i->rep || i->repne || i->asz != 4 || t->form < BT_FORM_SOFT ||
+        (t->mode & RC_MODE_ES_ODD) || (moves && !tx_seg_flat(t, i->seg)))
+        return false;
+    e_mov_imm(&t->e, E_R8, t->v->site_count); /* the callout's */
+    tx_reloc(t, t->e.at - 4, BT_RELOC_SITE);
+    tx_call(t, t->v->stubs.light_string);
+    tx_light_end(t, 0);
+    return true;
+}
+
 bool tx_light(struct tx *t)
 {
+    if (light_string(t))
+        return true;
     const struct bt_insn *i = &t->insn;
     struct emit *e = &t->e;
     bool is_int = i->class == BT_CLASS_INT && !i->vex;

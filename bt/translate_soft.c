@@ -8,8 +8,9 @@
  * is some fifteen instructions; a callout would be some hundred and fifty. What makes it long is that the
  * guest's flags are the host's and may not be touched: shifts are RORX, sums are LEA, and the only comparison
  * is JRCXZ of a sum that is zero when the entry is the right one. The sum is made with the page of the
- * operand's last byte, so that one in two pages is never found. What is not found goes to the callout, whose
- * interpreter walks, fills the table, and delivers the page fault if there is one.
+ * operand's last byte, so that one in two pages is never found. What is not found is looked for by a light call, which
+ * walks and fills the table, so that looking again finds it; else it goes to the callout, which delivers the page fault if
+ * there is one.
  *
  * A window would serve a page that is used again and again for less. The block's first site counts its own
  * executions down; pages that no window shows pay in. When the account is empty, kernel code goes back to windows;
@@ -54,7 +55,7 @@ void tx_soft_look(struct tx *t)
     unsigned kind = (i->mem_written ? SPT_WRITE >> 1 : 0) | (t->mode & RC_MODE_USER ? SPT_USER >> 1 : 0);
     uint32_t tlb = (uint32_t)offsetof(struct bt_vcpu, tlb), row = kind * SPT_TLB_SIZE * 8;
     EB(e, 0x49, 0x89, 0xcb); /* mov r11, rcx */
-    uint32_t empty = t->blk->heat ? 0 : count_down(t);
+    uint32_t empty = t->blk->heat ? 0 : count_down(t), again = e->at;
     EB(e, 0x45, 0x8d, 0x50, (uint8_t)(i->mem_size - 1)); /* lea r10d, [r8+size-1] */
     EB(e, 0xc4, 0x43, 0xfb, 0xf0, 0xc8, 12);             /* rorx r9, r8, 12 */
     EB(e, 0xc4, 0x43, 0xfb, 0xf0, 0xd2, 12);             /* rorx r10, r10, 12 */
@@ -63,10 +64,16 @@ void tx_soft_look(struct tx *t)
     EB(e, 0x4a, 0x8d, 0x0c, 0x11); /* lea rcx, [rcx+r10] */
     R15_OP(e, tlb + (uint32_t)offsetof(struct spt_tlb, minus_tag) + row, 0x4f, 0x8b, 0x94,
            0xcf);                            /* mov r10, */
-    EB(e, 0x4a, 0x8d, 0x0c, 0x11, 0xe3, 16); /* lea rcx, [rcx+r10]; jrcxz found */
+    EB(e, 0x4a, 0x8d, 0x0c, 0x11, 0xe3, 38); /* lea rcx, [rcx+r10]; jrcxz found */
     if (empty)
         e->rw[empty - 1] = (uint8_t)(e->at - empty);
-    EB(e, 0x4c, 0x89, 0xd9); /* mov rcx, r11 */
+    EB(e, 0x4c, 0x89, 0xd9);              /* mov rcx, r11 */
+    e_mov_imm(e, E_R9, t->v->site_count); /* the callout's */
+    tx_reloc(t, e->at - 4, BT_RELOC_SITE);
+    tx_call(t, t->v->stubs.light_look);
+    EB(e, 0x49, 0x89, 0xcb, 0x44, 0x89, 0xc9); /* mov r11, rcx; mov ecx, r9d */
+    EB(e, 0xe3, (uint8_t)(again - e->at - 2)); /* jrcxz again */
+    EB(e, 0x4c, 0x89, 0xd9);                   /* mov rcx, r11 */
     tx_callout(t);
     t->v->site[t->v->site_count - 1].looks = true;
     EB(e, 0xeb, 0); /* jmp over */

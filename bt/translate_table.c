@@ -32,7 +32,7 @@ static const uint8_t map0[256] = {
 };
 
 static const uint8_t map0f[256] = { /* integer class only */
-    [0x0b] = E, [0x0d] = N, [0x18] = R8(N), [0x31] = TX_RDTSC, [0x34] = E, E,
+    [0x0b] = E, [0x0d] = N, [0x18] = R8(N), [0x20] = TX_MOV_FROM_CR, [0x31] = TX_RDTSC, [0x34] = E, E,
     [0x40] = R8(C), R8(C),
     [0x80] = R8(J), R8(J), R8(C), R8(C),
     [0xa0] = S, L, I, C, C, C,    /* PUSH FS . . BT SHLD */

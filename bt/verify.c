@@ -143,6 +143,15 @@ static bool check_link(struct vf *f, const struct bt_link *l, uint32_t target)
     return reach_later(f, l->stub);
 }
 
+static bool own_site(struct vf *f)
+{
+    const struct bt_block *b = f->b;
+    for (unsigned k = 0; k < b->site_count; k++)
+        if (exactly(f, 8, b->site + k) && f->v->site[b->site + k].block == f->number)
+            return true;
+    return vf_refuse(f, "callout without one of the block's sites in r8");
+}
+
 /* Exits into the stubs hand numbers to C that are used unchecked there: they must be this block's own. */
 static bool check_stub(struct vf *f, uint32_t target)
 {
@@ -154,13 +163,11 @@ static bool check_stub(struct vf *f, uint32_t target)
     if (target == v->stubs.table && is_jmp)
         return f->state.reg[8].kind == VF_NUM ||
                vf_refuse(f, "way to the jump table without an address in r8");
+    if (target == v->stubs.light_string && is_call)
+        return own_site(f);
     bool crosses = target == v->stubs.cross || target == v->stubs.sysenter || target == v->stubs.sysexit;
-    if (crosses ? is_jmp : target == v->stubs.callout && is_call) {
-        for (unsigned k = 0; k < b->site_count; k++)
-            if (exactly(f, 8, b->site + k) && v->site[b->site + k].block == f->number)
-                return true;
-        return vf_refuse(f, "callout without one of the block's sites in r8");
-    }
+    if (crosses ? is_jmp : target == v->stubs.callout && is_call)
+        return own_site(f);
     if ((target == v->stubs.light_store || target == v->stubs.light_invlpg) && is_call)
         return !(b->mode & RC_MODE_USER) ||
                vf_refuse(f, "a light call with supervisor rights from user code");

@@ -19,9 +19,10 @@ enum field {
     EPOCH,      /* disp32s of the TLB: all of one kind of access */
     TAG,
     ADDEND,
-    SITE, /* imm32: a site of the block */
-    CALL, /* rel32 to the callout stub */
-    OVER, /* rel8 forward */
+    SITE,  /* imm32: a site of the block */
+    LIGHT, /* rel32 to the stub that fills the TLB and keeps r8 */
+    CALL,  /* rel32 to the callout stub */
+    OVER,  /* rel8 forward */
 };
 
 /* mov r11, rcx */
@@ -31,12 +32,14 @@ static const uint16_t account[] = {0x45, 0x8b, 0x8f, HEAT, 0x45, 0x8d, 0x49, 0xf
                                    0x89, 0x8f, HEAT, 0x44, 0x89, 0xc9, 0xe3, 0x30};
 /* lea r10d, [r8+size-1]; rorx r9, r8, 12; rorx r10, r10, 12; movzx r9d, r9b; mov r10d, r10d;
  * mov rcx, [r15+epoch]; lea rcx, [rcx+r10]; mov r10, [r15+r9*8+tag]; lea rcx, [rcx+r10]; jrcxz found;
+ * mov rcx, r11; mov r9d, site; call light; mov r11, rcx; mov ecx, r9d; jrcxz back to the beginning;
  * mov rcx, r11; mov r8d, site; call callout; jmp over; found: mov rcx, r11; mov r9, [r15+r9*8+addend] */
-static const uint16_t look[] = {0x45, 0x8d, 0x50,  SIZE, 0xc4, 0x43, 0xfb, 0xf0, 0xc8, 12,   0xc4, 0x43,
-                                0xfb, 0xf0, 0xd2,  12,   0x45, 0x0f, 0xb6, 0xc9, 0x45, 0x89, 0xd2, 0x49,
-                                0x8b, 0x8f, EPOCH, 0x4a, 0x8d, 0x0c, 0x11, 0x4f, 0x8b, 0x94, 0xcf, TAG,
-                                0x4a, 0x8d, 0x0c,  0x11, 0xe3, 16,   0x4c, 0x89, 0xd9, 0x41, 0xb8, SITE,
-                                0xe8, CALL, 0xeb,  OVER, 0x4c, 0x89, 0xd9, 0x4f, 0x8b, 0x8c, 0xcf, ADDEND};
+static const uint16_t look[] = {
+    0x45, 0x8d,  0x50, SIZE, 0xc4, 0x43, 0xfb, 0xf0, 0xc8, 12,   0xc4,  0x43,  0xfb, 0xf0, 0xd2, 12,
+    0x45, 0x0f,  0xb6, 0xc9, 0x45, 0x89, 0xd2, 0x49, 0x8b, 0x8f, EPOCH, 0x4a,  0x8d, 0x0c, 0x11, 0x4f,
+    0x8b, 0x94,  0xcf, TAG,  0x4a, 0x8d, 0x0c, 0x11, 0xe3, 38,   0x4c,  0x89,  0xd9, 0x41, 0xb9, SITE,
+    0xe8, LIGHT, 0x49, 0x89, 0xcb, 0x44, 0x89, 0xc9, 0xe3, 0xba, 0x4c,  0x89,  0xd9, 0x41, 0xb8, SITE,
+    0xe8, CALL,  0xeb, OVER, 0x4c, 0x89, 0xd9, 0x4f, 0x8b, 0x8c, 0xcf,  ADDEND};
 
 struct match {
     uint32_t at;
@@ -61,8 +64,8 @@ static bool match_bytes(const struct vf *f, struct match *m, const uint16_t *byt
         m->at += len;
         if (bytes[i] < HEAT)
             continue;
-        if (bytes[i] == HEAT && m->where[0] && m->field[0] != value)
-            return false; /* the word that is stored is not the one that was loaded */
+        if (m->where[bytes[i] - HEAT] && m->field[bytes[i] - HEAT] != value)
+            return false; /* the word that is stored is not the one that was loaded, or there are two sites */
         m->field[bytes[i] - HEAT] = value;
         m->where[bytes[i] - HEAT] = m->at;
     }
@@ -98,7 +101,8 @@ static bool check_callout(struct vf *f, const struct match *m)
     const struct bt_vcpu *v = f->v;
     const struct bt_block *b = f->b;
     uint32_t site = m->field[SITE - HEAT];
-    if (m->where[CALL - HEAT] + m->field[CALL - HEAT] != v->stubs.callout)
+    if (m->where[CALL - HEAT] + m->field[CALL - HEAT] != v->stubs.callout ||
+        m->where[LIGHT - HEAT] + m->field[LIGHT - HEAT] != v->stubs.light_look)
         return vf_refuse(f, "a miss of the software TLB that does not lead to the callout");
     if (site - b->site >= b->site_count || v->site[site].block != f->number)
         return vf_refuse(f, "callout without one of the block's sites in r8");

@@ -11,6 +11,7 @@ enum vf_use {
     VF_LOAD_ODD,    /* MOV into a scratch register: 0 or 4 GiB / 8 */
     VF_LOAD_WINDOW, /* the same: a window base */
     VF_LOAD_SHOWN,  /* the same: the table of what a window is believed to show */
+    VF_LOAD_RING0,  /* LOAD_NUM, of what only CPL 0 may see */
     VF_TEST,        /* CMP with an immediate */
     VF_STORE_BOOL,  /* MOV of 0 or 1, SETcc */
     VF_STORE_IF,    /* the same, with the I/O privilege */
@@ -27,6 +28,8 @@ static const struct vf_field {
     uint8_t size, use;
 } field_table[] = {
     {VCPU(gsbase), 8, VF_LOAD_WINDOW},      {VCPU(shown), 8, VF_LOAD_SHOWN},
+    {CPU(cr0), 4, VF_LOAD_RING0},           {CPU(cr2), 4, VF_LOAD_RING0},
+    {CPU(cr3), 4, VF_LOAD_RING0},           {CPU(cr4), 4, VF_LOAD_RING0},
     {SEG(RC_FS, soft), 4, VF_LOAD_NUM},     {SEG(RC_GS, soft), 4, VF_LOAD_NUM},
     {SEG(RC_FS, soft) + 4, 4, VF_LOAD_ODD}, {SEG(RC_GS, soft) + 4, 4, VF_LOAD_ODD},
     {SEG(RC_ES, selector), 2, VF_LOAD_NUM}, /* MOV r, sreg and PUSH sreg */
@@ -85,7 +88,7 @@ static unsigned uses(const struct vf *f, int which)
     bool imm = which == 0 && o[1].type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
     if (loads && z->mnemonic == ZYDIS_MNEMONIC_MOV)
         return o[0].size == 64   ? 1u << VF_LOAD_WINDOW | 1u << VF_LOAD_SHOWN
-               : o[0].size == 32 ? 1u << VF_LOAD_NUM | 1u << VF_LOAD_ODD
+               : o[0].size == 32 ? 1u << VF_LOAD_NUM | 1u << VF_LOAD_ODD | 1u << VF_LOAD_RING0
                                  : 0;
     if (loads && z->mnemonic == ZYDIS_MNEMONIC_MOVZX && o[0].size == 32)
         return 1u << VF_LOAD_NUM;
@@ -103,6 +106,10 @@ static bool apply(struct vf *f, const struct vf_field *row)
     switch (row->use) {
     case VF_LOAD_NUM:
         return load(f, vf_num(row->size == 1 ? UINT8_MAX : row->size == 2 ? UINT16_MAX : UINT32_MAX), false);
+    case VF_LOAD_RING0: /* CPL <= IOPL, and IOPL is 0 */
+        if ((f->b->mode & (RC_MODE_USER | RC_MODE_IOPL | BT_MODE_FLAGS_ODD)) != RC_MODE_IOPL)
+            return vf_refuse(f, "a control register is read that only ring 0 may read");
+        return load(f, vf_num(UINT32_MAX), false);
     case VF_LOAD_ODD:
         return load(f, (struct vf_value){.kind = VF_ODD}, true);
     case VF_LOAD_WINDOW:

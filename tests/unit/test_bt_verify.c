@@ -199,6 +199,7 @@ struct body {
 #define WAITING   LE32(offsetof(struct bt_vcpu, irq_waiting))
 #define TSC       LE32(offsetof(struct bt_vcpu, tsc_read))
 #define EFLAGS_HI (uint8_t)(offsetof(struct rc_cpu, eflags) + 2)
+#define CR2       LE32(offsetof(struct rc_cpu, cr2))
 
 #define SHOWN LE32(offsetof(struct bt_vcpu, shown))
 /* lea r8d, [ebx+4]; mov r11d,12; shrx r9d,r8d,r11d */
@@ -216,6 +217,7 @@ struct body {
 static const struct body good[] = {
     {"rdtsc", NULL, 0, B(0x0f, 0x31)},
     {"rdtsc, noted", NULL, 0, B(0x41, 0xc6, 0x87, TSC, 1, 0x0f, 0x31)},
+    {"mov edi, cr2", NULL, RC_MODE_IOPL, B(0x41, 0x8b, 0xbf, CR2)},
     {"mov eax, gs:[ebx]", NULL, 0, B(0x65, 0x67, 0x8b, 0x03)},
     {"lock add gs:[esp+8], ecx", NULL, 0, B(0x65, 0x67, 0xf0, 0x41, 0x01, 0x4c, 0x24, 0x08)},
     {"mov eax, gs:[abs32]", NULL, 0, B(0x65, 0x67, 0x8b, 0x04, 0x25, LE32(0xc0000000))},
@@ -330,6 +332,12 @@ static const struct body bad[] = {
     {"mov rax, [r15+gsbase]", "may not hold it", 0, B(0x49, 0x8b, 0x87, GSBASE)},
     {"mov [r15+gsbase], r9", "may not be used like this", 0, B(0x4d, 0x89, 0x8f, GSBASE)},
     {"mov [r15+window+r9*8], r9", "not translated code's to write", 0, B(0x4f, 0x89, 0x8c, 0xcf, WINDOW)},
+    {"a user reads CR2", "only ring 0 may read", RC_MODE_USER | RC_MODE_IOPL, B(0x41, 0x8b, 0xbf, CR2)},
+    {"ring 1 reads CR2", "only ring 0 may read", 0, B(0x41, 0x8b, 0xbf, CR2)},
+    {"ring 1 with IOPL 1 reads CR2", "only ring 0 may read", RC_MODE_IOPL | BT_MODE_FLAGS_ODD,
+     B(0x41, 0x8b, 0xbf, CR2)},
+    {"mov [r15+cr2], edi", "may not be used like this", RC_MODE_IOPL, B(0x41, 0x89, 0xbf, CR2)},
+    {"mov r15d, [r15+cr2]", "may not hold it", RC_MODE_IOPL, B(0x45, 0x8b, 0xbf, CR2)},
     {"add eax, [r15+soft]", "may not be used like this", 0, B(0x41, 0x03, 0x87, SOFT)},
     {"mov [r15+selector], ax", "may not be used like this", 0, B(0x66, 0x41, 0x89, 0x87, SEL)},
     {"cli without privilege", "I/O privilege", 0, B(0x41, 0xc6, 0x47, IFLAG, 0x00)},
@@ -667,6 +675,22 @@ static void exits_are_checked(void **state)
     expect(&r, "sites in r8");
 
     begin(&r, 0);
+    at = r.at;
+    site_branch(&r, 0xe8, r.v->stubs.light_string);
+    end(&r);
+    expect(&r, NULL);
+    r.v->arena.rw[at + 2] ^= 8;
+    expect(&r, "sites in r8");
+    begin(&r, 0);
+    site_branch(&r, 0xe9, r.v->stubs.light_string);
+    finish(&r);
+    expect(&r, "no business");
+    begin(&r, 0);
+    site_branch(&r, 0xe8, r.v->stubs.light_look); /* only in the middle of a look */
+    end(&r);
+    expect(&r, "no business");
+
+    begin(&r, 0);
     PUT(&r, 0xe8);
     rel32(&r, r.v->stubs.callout);
     end(&r);
@@ -714,7 +738,7 @@ struct look {
     uint32_t mode;
     uint8_t kind, size; /* of the look; size minus 1 */
     uint8_t len, access[8];
-    int heat, tag, addend, site, call, over; /* what is wrong with that field */
+    int heat, tag, addend, light_site, light, again, site, call, over; /* what is wrong with that field */
 };
 
 static void emit_look(struct rig *r, const struct look *x)
@@ -729,7 +753,10 @@ static void emit_look(struct rig *r, const struct look *x)
         0x45, 0x0f, 0xb6, 0xc9, 0x45, 0x89, 0xd2, 0x49, 0x8b, 0x8f,
         LE32(tlb + offsetof(struct spt_tlb, epoch) + x->kind * 8), 0x4a, 0x8d, 0x0c, 0x11, 0x4f, 0x8b, 0x94,
         0xcf, LE32(tlb + offsetof(struct spt_tlb, minus_tag) + row + (uint32_t)x->tag), 0x4a, 0x8d, 0x0c,
-        0x11, 0xe3, 0x10, 0x4c, 0x89, 0xd9, 0x41, 0xb8, LE32(site + (uint32_t)x->site), 0xe8);
+        0x11, 0xe3, 38, 0x4c, 0x89, 0xd9, 0x41, 0xb9, LE32(site + (uint32_t)x->light_site), 0xe8);
+    rel32(r, r->v->stubs.light_look + (uint32_t)x->light);
+    PUT(r, 0x49, 0x89, 0xcb, 0x44, 0x89, 0xc9, 0xe3, (uint8_t)(0xba + x->again), 0x4c, 0x89, 0xd9, 0x41, 0xb8,
+        LE32(site + (uint32_t)x->site), 0xe8);
     rel32(r, r->v->stubs.callout + (uint32_t)x->call);
     PUT(r, 0xeb, (uint8_t)(11 + x->len + x->over), 0x4c, 0x89, 0xd9, 0x4f, 0x8b, 0x8c, 0xcf,
         LE32(tlb + offsetof(struct spt_tlb, addend) + row + (uint32_t)x->addend));
@@ -757,7 +784,11 @@ static const struct look looks[] = {
     {"two accounts", "may not be used like this", 0, 0, 3, LOAD, .heat = 4},
     {"the tags of another kind", "several tables", 0, 0, 3, LOAD, .tag = SPT_TLB_SIZE * 8},
     {"the addends of another kind", "several tables", 0, 0, 3, LOAD, .addend = SPT_TLB_SIZE * 8},
-    {"another block's site", "sites in r8", 0, 0, 3, LOAD, .site = 1},
+    {"another block's site", "sites in r8", 0, 0, 3, LOAD, .light_site = 1, .site = 1},
+    {"two sites", "may not be used like this", 0, 0, 3, LOAD, .site = 1},
+    {"a light call elsewhere", "lead to the callout", 0, 0, 3, LOAD, .light = 1},
+    {"another look with a page that has not been looked up", "may not be used like this", 0, 0, 3, LOAD,
+     .again = 1},
     {"a call elsewhere", "lead to the callout", 0, 0, 3, LOAD, .call = 1},
     {"a callout that comes back into the access", "lands inside", 0, 0, 3, LOAD, .over = -1},
     {"a callout that comes back before the access", "between a look", 0, 0, 3, LOAD, .over = -4},
