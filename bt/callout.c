@@ -205,17 +205,32 @@ uint32_t bt_light_seg(struct bt_vcpu *v, uint32_t selector, uint32_t seg, struct
     return (odd && (v->cpu.seg[seg].soft != 0) != !!(v->entered_mode & odd)) || v->leave_pending;
 }
 
-/* A soft site did not find its page in the software TLB. Done: now it will. Nothing of the instruction has happened, but the
- * A and D bits that it is about to set. */
+/* Only INVLPG empties a row of the software TLB: most likely the page has been mapped anew, and a window would have had to
+ * fetch it. */
+static bool soft_fresh(const struct bt_vcpu *v, uint32_t gva, bool write)
+{
+    return v->tlb.minus_tag[write ? SPT_WRITE >> 1 : 0][gva / HOST_PAGE % SPT_TLB_SIZE] == 0;
+}
+
+static void light_account(struct bt_vcpu *v, const struct bt_site *site, struct bt_soft_use *use, bool fresh)
+{
+    if (!fresh)
+        soft_account(v, site, use);
+    else if (bt_form_soft_used(v, site, use, true))
+        translate_anew(v, site);
+}
+
+/* A soft site of the kernel did not find its page in the software TLB. Done: now it will. Nothing of the instruction has
+ * happened, but the A and D bits that it is about to set. */
 uint32_t bt_light_look(struct bt_vcpu *v, uint32_t gva, uint32_t n, struct bt_light *regs)
 {
     const struct bt_site *site = &v->site[n];
     struct bt_soft_use use = {.gva = gva, .write = site->insn.mem_written};
-    uint32_t access = (use.write ? SPT_WRITE : 0) | (v->cpu.cpl == 3 ? SPT_USER : 0);
+    bool fresh = soft_fresh(v, gva, use.write);
     (void)regs;
-    if (!spt_ptr(v->spt, gva, site->insn.mem_size, access))
+    if (!spt_ptr(v->spt, gva, site->insn.mem_size, use.write ? SPT_WRITE : SPT_READ))
         return 1;
-    soft_account(v, site, &use);
+    light_account(v, site, &use, fresh);
     return v->leave_pending || v->flush_wanted;
 }
 
@@ -233,11 +248,12 @@ uint32_t bt_light_string(struct bt_vcpu *v, uint32_t n, uint32_t unused, struct 
     gpr[RC_ESI] = (uint32_t)regs->rsi;
     gpr[RC_EDI] = (uint32_t)regs->rdi;
     struct bt_soft_use use = soft_use(v, &site->insn);
+    bool fresh = soft_fresh(v, use.gva, use.write);
     bool done = bt_interp_block(v->interp, &site->insn);
     regs->rcx = gpr[RC_ECX];
     regs->rsi = gpr[RC_ESI];
     regs->rdi = gpr[RC_EDI];
     if (done && site->soft)
-        soft_account(v, site, &use);
+        light_account(v, site, &use, fresh);
     return !done || v->leave_pending || v->flush_wanted;
 }

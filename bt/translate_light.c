@@ -35,8 +35,8 @@ static bool light_string(struct tx *t)
     const struct bt_insn *i = &t->insn;
     unsigned kind = i->opcode & 0xfe;
     bool moves = kind == 0xa4;
-    if (i->map != ZYDIS_OPCODE_MAP_DEFAULT || i->class != BT_CLASS_INT || i->vex ||
-        (!moves && kind != 0xaa) || !i->rep || i->repne || i->asz != 4 || t->form < BT_FORM_SOFT ||
+    if ((t->mode & RC_MODE_USER) || i->map != ZYDIS_OPCODE_MAP_DEFAULT || i->class != BT_CLASS_INT ||
+        i->vex || (!moves && kind != 0xaa) || !i->rep || i->repne || i->asz != 4 || t->form < BT_FORM_SOFT ||
         (t->mode & RC_MODE_ES_ODD) || (moves && !tx_seg_flat(t, i->seg)))
         return false;
     e_mov_imm(&t->e, E_R8, t->v->site_count); /* the callout's */

@@ -8,9 +8,9 @@
  * is some fifteen instructions; a callout would be some hundred and fifty. What makes it long is that the
  * guest's flags are the host's and may not be touched: shifts are RORX, sums are LEA, and the only comparison
  * is JRCXZ of a sum that is zero when the entry is the right one. The sum is made with the page of the
- * operand's last byte, so that one in two pages is never found. What is not found is looked for by a light call, which
- * walks and fills the table, so that looking again finds it; else it goes to the callout, which delivers the page fault if
- * there is one.
+ * operand's last byte, so that one in two pages is never found. What is not found goes to the callout, whose
+ * interpreter walks, fills the table, and delivers the page fault if there is one. In the kernel a light call walks first, so
+ * that looking again finds it: pages in high memory are never found at once.
  *
  * A window would serve a page that is used again and again for less. The block's first site counts its own
  * executions down; pages that no window shows pay in. When the account is empty, kernel code goes back to windows;
@@ -48,9 +48,22 @@ static uint32_t count_down(struct tx *t)
     return e->at;
 }
 
+/* A light call of C fills the TLB, for the kernel, which seldom touches what faults: then once more. */
+static void fetch(struct tx *t, uint32_t again)
+{
+    struct emit *e = &t->e;
+    e_mov_imm(e, E_R9, t->v->site_count); /* the callout's */
+    tx_reloc(t, e->at - 4, BT_RELOC_SITE);
+    tx_call(t, t->v->stubs.light_look);
+    EB(e, 0x49, 0x89, 0xcb, 0x44, 0x89, 0xc9); /* mov r11, rcx; mov ecx, r9d */
+    EB(e, 0xe3, (uint8_t)(again - e->at - 2)); /* jrcxz again */
+    EB(e, 0x4c, 0x89, 0xd9);                   /* mov rcx, r11 */
+}
+
 void tx_soft_look(struct tx *t)
 {
     struct emit *e = &t->e;
+    bool kernel = !(t->mode & RC_MODE_USER);
     const struct bt_insn *i = &t->insn;
     unsigned kind = (i->mem_written ? SPT_WRITE >> 1 : 0) | (t->mode & RC_MODE_USER ? SPT_USER >> 1 : 0);
     uint32_t tlb = (uint32_t)offsetof(struct bt_vcpu, tlb), row = kind * SPT_TLB_SIZE * 8;
@@ -63,17 +76,13 @@ void tx_soft_look(struct tx *t)
     R15_OP(e, tlb + (uint32_t)offsetof(struct spt_tlb, epoch) + kind * 8, 0x49, 0x8b, 0x8f); /* mov rcx, */
     EB(e, 0x4a, 0x8d, 0x0c, 0x11); /* lea rcx, [rcx+r10] */
     R15_OP(e, tlb + (uint32_t)offsetof(struct spt_tlb, minus_tag) + row, 0x4f, 0x8b, 0x94,
-           0xcf);                            /* mov r10, */
-    EB(e, 0x4a, 0x8d, 0x0c, 0x11, 0xe3, 38); /* lea rcx, [rcx+r10]; jrcxz found */
+           0xcf);                                          /* mov r10, */
+    EB(e, 0x4a, 0x8d, 0x0c, 0x11, 0xe3, kernel ? 38 : 16); /* lea rcx, [rcx+r10]; jrcxz found */
     if (empty)
         e->rw[empty - 1] = (uint8_t)(e->at - empty);
-    EB(e, 0x4c, 0x89, 0xd9);              /* mov rcx, r11 */
-    e_mov_imm(e, E_R9, t->v->site_count); /* the callout's */
-    tx_reloc(t, e->at - 4, BT_RELOC_SITE);
-    tx_call(t, t->v->stubs.light_look);
-    EB(e, 0x49, 0x89, 0xcb, 0x44, 0x89, 0xc9); /* mov r11, rcx; mov ecx, r9d */
-    EB(e, 0xe3, (uint8_t)(again - e->at - 2)); /* jrcxz again */
-    EB(e, 0x4c, 0x89, 0xd9);                   /* mov rcx, r11 */
+    EB(e, 0x4c, 0x89, 0xd9); /* mov rcx, r11 */
+    if (kernel)
+        fetch(t, again);
     tx_callout(t);
     t->v->site[t->v->site_count - 1].looks = true;
     EB(e, 0xeb, 0); /* jmp over */

@@ -163,7 +163,7 @@ static bool check_stub(struct vf *f, uint32_t target)
     if (target == v->stubs.table && is_jmp)
         return f->state.reg[8].kind == VF_NUM ||
                vf_refuse(f, "way to the jump table without an address in r8");
-    if (target == v->stubs.light_string && is_call)
+    if (target == v->stubs.light_string && is_call && !(b->mode & RC_MODE_USER))
         return own_site(f);
     bool crosses = target == v->stubs.cross || target == v->stubs.sysenter || target == v->stubs.sysexit;
     if (crosses ? is_jmp : target == v->stubs.callout && is_call)

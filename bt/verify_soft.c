@@ -22,6 +22,7 @@ enum field {
     SITE,  /* imm32: a site of the block */
     LIGHT, /* rel32 to the stub that fills the TLB and keeps r8 */
     CALL,  /* rel32 to the callout stub */
+    FOUND, /* rel8 to `found` */
     OVER,  /* rel8 forward */
 };
 
@@ -31,15 +32,17 @@ static const uint16_t keep[] = {0x49, 0x89, 0xcb};
 static const uint16_t account[] = {0x45, 0x8b, 0x8f, HEAT, 0x45, 0x8d, 0x49, 0xff, 0x45,
                                    0x89, 0x8f, HEAT, 0x44, 0x89, 0xc9, 0xe3, 0x30};
 /* lea r10d, [r8+size-1]; rorx r9, r8, 12; rorx r10, r10, 12; movzx r9d, r9b; mov r10d, r10d;
- * mov rcx, [r15+epoch]; lea rcx, [rcx+r10]; mov r10, [r15+r9*8+tag]; lea rcx, [rcx+r10]; jrcxz found;
- * mov rcx, r11; mov r9d, site; call light; mov r11, rcx; mov ecx, r9d; jrcxz back to the beginning;
- * mov rcx, r11; mov r8d, site; call callout; jmp over; found: mov rcx, r11; mov r9, [r15+r9*8+addend] */
-static const uint16_t look[] = {
-    0x45, 0x8d,  0x50, SIZE, 0xc4, 0x43, 0xfb, 0xf0, 0xc8, 12,   0xc4,  0x43,  0xfb, 0xf0, 0xd2, 12,
-    0x45, 0x0f,  0xb6, 0xc9, 0x45, 0x89, 0xd2, 0x49, 0x8b, 0x8f, EPOCH, 0x4a,  0x8d, 0x0c, 0x11, 0x4f,
-    0x8b, 0x94,  0xcf, TAG,  0x4a, 0x8d, 0x0c, 0x11, 0xe3, 38,   0x4c,  0x89,  0xd9, 0x41, 0xb9, SITE,
-    0xe8, LIGHT, 0x49, 0x89, 0xcb, 0x44, 0x89, 0xc9, 0xe3, 0xba, 0x4c,  0x89,  0xd9, 0x41, 0xb8, SITE,
-    0xe8, CALL,  0xeb, OVER, 0x4c, 0x89, 0xd9, 0x4f, 0x8b, 0x8c, 0xcf,  ADDEND};
+ * mov rcx, [r15+epoch]; lea rcx, [rcx+r10]; mov r10, [r15+r9*8+tag]; lea rcx, [rcx+r10]; jrcxz found; mov rcx, r11 */
+static const uint16_t look[] = {0x45, 0x8d, 0x50,  SIZE, 0xc4, 0x43,  0xfb, 0xf0, 0xc8, 12,   0xc4, 0x43,
+                                0xfb, 0xf0, 0xd2,  12,   0x45, 0x0f,  0xb6, 0xc9, 0x45, 0x89, 0xd2, 0x49,
+                                0x8b, 0x8f, EPOCH, 0x4a, 0x8d, 0x0c,  0x11, 0x4f, 0x8b, 0x94, 0xcf, TAG,
+                                0x4a, 0x8d, 0x0c,  0x11, 0xe3, FOUND, 0x4c, 0x89, 0xd9};
+/* kernel code: mov r9d, site; call light; mov r11, rcx; mov ecx, r9d; jrcxz back to the beginning of `look`; mov rcx, r11 */
+static const uint16_t fetch[] = {0x41, 0xb9, SITE, 0xe8, LIGHT, 0x49, 0x89, 0xcb,
+                                 0x44, 0x89, 0xc9, 0xe3, 0xba,  0x4c, 0x89, 0xd9};
+/* mov r8d, site; call callout; jmp over; found: mov rcx, r11; mov r9, [r15+r9*8+addend] */
+static const uint16_t rest[] = {0x41, 0xb8, SITE, 0xe8, CALL, 0xeb, OVER,  0x4c,
+                                0x89, 0xd9, 0x4f, 0x8b, 0x8c, 0xcf, ADDEND};
 
 struct match {
     uint32_t at;
@@ -48,7 +51,7 @@ struct match {
 
 static bool wide(enum field x)
 {
-    return x != SIZE && x != OVER;
+    return x != SIZE && x != FOUND && x != OVER;
 }
 
 static bool match_bytes(const struct vf *f, struct match *m, const uint16_t *bytes, unsigned n)
@@ -72,6 +75,17 @@ static bool match_bytes(const struct vf *f, struct match *m, const uint16_t *byt
     return true;
 }
 #define MATCH(f, m, bytes) match_bytes((f), (m), (bytes), sizeof(bytes) / sizeof *(bytes))
+
+static bool match_look(const struct vf *f, struct match *m)
+{
+    *m = (struct match){.at = f->at};
+    if (!MATCH(f, m, keep))
+        return false;
+    struct match with = *m;
+    if (MATCH(f, &with, account))
+        *m = with;
+    return MATCH(f, m, look) && (f->b->mode & RC_MODE_USER || MATCH(f, m, fetch)) && MATCH(f, m, rest);
+}
 
 static bool check_heat(struct vf *f, uint32_t heat)
 {
@@ -102,7 +116,7 @@ static bool check_callout(struct vf *f, const struct match *m)
     const struct bt_block *b = f->b;
     uint32_t site = m->field[SITE - HEAT];
     if (m->where[CALL - HEAT] + m->field[CALL - HEAT] != v->stubs.callout ||
-        m->where[LIGHT - HEAT] + m->field[LIGHT - HEAT] != v->stubs.light_look)
+        (m->where[LIGHT - HEAT] && m->where[LIGHT - HEAT] + m->field[LIGHT - HEAT] != v->stubs.light_look))
         return vf_refuse(f, "a miss of the software TLB that does not lead to the callout");
     if (site - b->site >= b->site_count || v->site[site].block != f->number)
         return vf_refuse(f, "callout without one of the block's sites in r8");
@@ -112,19 +126,15 @@ static bool check_callout(struct vf *f, const struct match *m)
 /* Is this the sequence? If so it has been stepped over, or refused. */
 bool vf_is_look(const struct vf *f)
 {
-    struct match m = {.at = f->at};
-    struct match with = {.at = f->at};
-    return (MATCH(f, &m, keep) && MATCH(f, &m, look)) ||
-           (MATCH(f, &with, keep) && MATCH(f, &with, account) && MATCH(f, &with, look));
+    struct match m;
+    return match_look(f, &m);
 }
 
 bool vf_look(struct vf *f)
 {
-    struct match m = {.at = f->at}, plain = {.at = f->at};
+    struct match m;
     unsigned kind;
-    if (MATCH(f, &plain, keep) && MATCH(f, &plain, look))
-        m = plain;
-    else if (!MATCH(f, &m, keep) || !MATCH(f, &m, account) || !MATCH(f, &m, look))
+    if (!match_look(f, &m) || m.field[FOUND - HEAT] != (f->b->mode & RC_MODE_USER ? 16 : 38))
         return vf_refuse(f, "an unfinished look into the software TLB");
     uint32_t size = m.field[SIZE - HEAT] + 1;
     if (f->state.reg[8].kind != VF_NUM || f->state.reg[1].kind != VF_NUM)

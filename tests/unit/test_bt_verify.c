@@ -644,8 +644,29 @@ static void light_call_is_checked(unsigned which, bool jump, bool user)
     rig_finish(&r);
 }
 
+/* A string instruction's gets a site, the one of a look is nothing but a part of it. */
+static void light_site_is_checked(unsigned op, bool look, uint32_t mode, const char *rule)
+{
+    struct rig r;
+    rig_init(&r);
+    begin(&r, mode);
+    uint32_t at = r.at;
+    site_branch(&r, op, look ? r.v->stubs.light_look : r.v->stubs.light_string);
+    end(&r);
+    expect(&r, rule);
+    if (!rule) {
+        r.v->arena.rw[at + 2] ^= 8;
+        expect(&r, "sites in r8");
+    }
+    rig_finish(&r);
+}
+
 static void light_calls_are_checked(void)
 {
+    light_site_is_checked(0xe8, false, 0, NULL);
+    light_site_is_checked(0xe9, false, 0, "no business");
+    light_site_is_checked(0xe8, false, RC_MODE_USER, "no business");
+    light_site_is_checked(0xe8, true, 0, "no business");
     for (unsigned i = 0; i < 12; i++)
         light_call_is_checked(i / 4, i & 1, i & 2);
 }
@@ -673,22 +694,6 @@ static void exits_are_checked(void **state)
     expect(&r, NULL);
     r.v->arena.rw[at + 2] ^= 8;
     expect(&r, "sites in r8");
-
-    begin(&r, 0);
-    at = r.at;
-    site_branch(&r, 0xe8, r.v->stubs.light_string);
-    end(&r);
-    expect(&r, NULL);
-    r.v->arena.rw[at + 2] ^= 8;
-    expect(&r, "sites in r8");
-    begin(&r, 0);
-    site_branch(&r, 0xe9, r.v->stubs.light_string);
-    finish(&r);
-    expect(&r, "no business");
-    begin(&r, 0);
-    site_branch(&r, 0xe8, r.v->stubs.light_look); /* only in the middle of a look */
-    end(&r);
-    expect(&r, "no business");
 
     begin(&r, 0);
     PUT(&r, 0xe8);
@@ -738,13 +743,16 @@ struct look {
     uint32_t mode;
     uint8_t kind, size; /* of the look; size minus 1 */
     uint8_t len, access[8];
-    int heat, tag, addend, light_site, light, again, site, call, over; /* what is wrong with that field */
+    int heat, tag, addend, found, light_site, light, again, site, call,
+        over;   /* what is wrong with that field */
+    bool other; /* the shape of the other privilege: a light call is the kernel's */
 };
 
 static void emit_look(struct rig *r, const struct look *x)
 {
     uint32_t tlb = offsetof(struct bt_vcpu, tlb), row = x->kind * SPT_TLB_SIZE * 8;
     uint32_t heat = (uint32_t)offsetof(struct bt_vcpu, heat) + 8, site = r->v->site_count++;
+    bool light = !(x->mode & RC_MODE_USER) != x->other;
     r->v->site[site] = (struct bt_site){.block = (uint32_t)(r->b - r->v->block), .eip = EIP};
     r->b->site_count++;
     PUT(r, LEA_R8, 0x49, 0x89, 0xcb, 0x45, 0x8b, 0x8f, LE32(heat), 0x45, 0x8d, 0x49, 0xff, 0x45, 0x89, 0x8f,
@@ -753,10 +761,13 @@ static void emit_look(struct rig *r, const struct look *x)
         0x45, 0x0f, 0xb6, 0xc9, 0x45, 0x89, 0xd2, 0x49, 0x8b, 0x8f,
         LE32(tlb + offsetof(struct spt_tlb, epoch) + x->kind * 8), 0x4a, 0x8d, 0x0c, 0x11, 0x4f, 0x8b, 0x94,
         0xcf, LE32(tlb + offsetof(struct spt_tlb, minus_tag) + row + (uint32_t)x->tag), 0x4a, 0x8d, 0x0c,
-        0x11, 0xe3, 38, 0x4c, 0x89, 0xd9, 0x41, 0xb9, LE32(site + (uint32_t)x->light_site), 0xe8);
-    rel32(r, r->v->stubs.light_look + (uint32_t)x->light);
-    PUT(r, 0x49, 0x89, 0xcb, 0x44, 0x89, 0xc9, 0xe3, (uint8_t)(0xba + x->again), 0x4c, 0x89, 0xd9, 0x41, 0xb8,
-        LE32(site + (uint32_t)x->site), 0xe8);
+        0x11, 0xe3, (uint8_t)((light ? 38 : 16) + x->found), 0x4c, 0x89, 0xd9);
+    if (light) {
+        PUT(r, 0x41, 0xb9, LE32(site + (uint32_t)x->light_site), 0xe8);
+        rel32(r, r->v->stubs.light_look + (uint32_t)x->light);
+        PUT(r, 0x49, 0x89, 0xcb, 0x44, 0x89, 0xc9, 0xe3, (uint8_t)(0xba + x->again), 0x4c, 0x89, 0xd9);
+    }
+    PUT(r, 0x41, 0xb8, LE32(site + (uint32_t)x->site), 0xe8);
     rel32(r, r->v->stubs.callout + (uint32_t)x->call);
     PUT(r, 0xeb, (uint8_t)(11 + x->len + x->over), 0x4c, 0x89, 0xd9, 0x4f, 0x8b, 0x8c, 0xcf,
         LE32(tlb + offsetof(struct spt_tlb, addend) + row + (uint32_t)x->addend));
@@ -786,6 +797,10 @@ static const struct look looks[] = {
     {"the addends of another kind", "several tables", 0, 0, 3, LOAD, .addend = SPT_TLB_SIZE * 8},
     {"another block's site", "sites in r8", 0, 0, 3, LOAD, .light_site = 1, .site = 1},
     {"two sites", "may not be used like this", 0, 0, 3, LOAD, .site = 1},
+    {"a light call from user code", "may not be used like this", RC_MODE_USER, 2, 3, LOAD, .other = true},
+    {"no light call", "may not be used like this", 0, 0, 3, LOAD, .other = true},
+    {"found too early", "unfinished look", 0, 0, 3, LOAD, .found = -3},
+    {"found too early by a user", "unfinished look", RC_MODE_USER, 2, 3, LOAD, .found = -3},
     {"a light call elsewhere", "lead to the callout", 0, 0, 3, LOAD, .light = 1},
     {"another look with a page that has not been looked up", "may not be used like this", 0, 0, 3, LOAD,
      .again = 1},
