@@ -176,11 +176,15 @@ uint64_t bt_callout_insn(struct bt_vcpu *v, uint32_t n)
     return to ? to : BT_GO_OUT;
 }
 
+enum { ASK_EVERY = 32 };
+
 /* The same answers for a store into a page table that is known to be one. Sites come here with supervisor rights only. */
 uint32_t bt_light_store(struct bt_vcpu *v, uint32_t gva, uint32_t value, struct bt_light *regs)
 {
     (void)regs;
-    return v->trace || !spt_write_entry(v->spt, gva, value) || v->leave_pending || v->flush_wanted;
+    bool asked = ++v->light_stores % ASK_EVERY ==
+                 0; /* by the callout's accounts, whether the site still meets page tables */
+    return v->trace || !spt_write_entry(v->spt, gva, value) || asked || v->leave_pending || v->flush_wanted;
 }
 
 uint32_t bt_light_invlpg(struct bt_vcpu *v, uint32_t gva, uint32_t unused, struct bt_light *regs)
@@ -214,7 +218,7 @@ static bool soft_fresh(const struct bt_vcpu *v, uint32_t gva, bool write)
 
 static void light_account(struct bt_vcpu *v, const struct bt_site *site, struct bt_soft_use *use, bool fresh)
 {
-    if (!fresh)
+    if (!fresh || site->interp)
         soft_account(v, site, use);
     else if (bt_form_soft_used(v, site, use, true))
         translate_anew(v, site);
