@@ -306,6 +306,23 @@ static bool selectors_ok(const struct host_world *w, const struct host_world_sta
     return true;
 }
 
+static bool small_stack(const struct host_world *w, const struct host_world_state *st)
+{
+    return !w->segments[st->sel[2] >> 3].big;
+}
+
+/* Why not, or NULL. What is refused here the stub could not load, or not exactly. */
+static const char *refused_entry(const struct host_world *w, const struct host_world_state *st)
+{
+    enum { EFLAGS_TF = 0x100 };
+
+    if (!selectors_ok(w, st))
+        return "entered with a selector that is not in the world's LDT";
+    if (small_stack(w, st) && (st->eflags & EFLAGS_TF))
+        return "entered to make a single step on a 16-bit stack";
+    return NULL;
+}
+
 static bool take_kick(struct host_world *w)
 {
     return __atomic_exchange_n(&w->kicked, 0, __ATOMIC_SEQ_CST) != 0;
@@ -330,8 +347,7 @@ static bool enter(struct host_world *w, struct host_world_exit *ex)
     }
     if (w->counts)
         w->counts->world_runs++;
-    /* Not answered: it was killed, or its wait was interrupted, which only a forged frame can bring about. Then it waits
-     * anew, and we for it. */
+    /* Not answered: it was killed, or a belated kick has interrupted its wait. Then it waits anew, and we for it. */
     ex->ran = host_world_answer(w, &w->runner, 0);
     return true;
 }
@@ -341,7 +357,7 @@ static void leave(struct host_world *w, struct host_world_state *st, struct host
     bool alive = host_world_await(w, &w->runner);
 
     __atomic_store_n(&w->running, 0, __ATOMIC_SEQ_CST);
-    if (alive)
+    if (alive && ex->ran)
         host_world_frame_read(w, st, ex);
     if (ex->why == HOST_WORLD_KICK)
         take_kick(w);
@@ -350,6 +366,7 @@ static void leave(struct host_world *w, struct host_world_state *st, struct host
 void host_world_run(struct host_world *w, struct host_world_state *st, struct host_world_exit *ex)
 {
     struct host_world *outer = inside;
+    const char *refused;
 
     memset(ex, 0, sizeof(*ex));
     ex->why = HOST_WORLD_KICK;
@@ -357,12 +374,12 @@ void host_world_run(struct host_world *w, struct host_world_state *st, struct ho
     if (!w->dead)
         host_world_place(w);
     flush(w);
-    if (!w->dead && !selectors_ok(w, st)) {
+    if (!w->dead && (refused = refused_entry(w, st)) != NULL) {
         ex->why = HOST_WORLD_WILD;
-        strcpy(ex->text, "entered with a selector that is not in the world's LDT");
+        strcpy(ex->text, refused);
     } else if (!w->dead) {
         erase_state(w);
-        host_world_frame_write(w, st);
+        host_world_frame_write(w, st, small_stack(w, st));
         if (enter(w, ex))
             leave(w, st, ex);
     }

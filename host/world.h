@@ -27,9 +27,8 @@ struct world_task {
 /* What the first frame of a world told us of frames on this host. No guest code had run then. */
 struct world_frame_shape {
     uint32_t frame, fpu; /* offsets in the state area */
-    uint32_t xstate_size, mxcsr_mask;
+    uint32_t mxcsr_mask;
     uint64_t xfeatures;
-    uint8_t software[48]; /* the kernel's own bytes in the XSAVE image */
 };
 
 struct host_world {
@@ -70,7 +69,8 @@ void host_world_stop(struct host_world *w);
 /* world_stub.S: code that is copied to WORLD_STUB, and addresses in it that filters know. */
 extern const uint8_t host_world_stub_begin[], host_world_stub_end[], host_world_stub_serve_notify[],
     host_world_stub_serve_call[], host_world_stub_exit[], host_world_stub_handler[],
-    host_world_stub_handler_notify[], host_world_stub_sigreturn[];
+    host_world_stub_handler_notify[], host_world_stub_enter[], host_world_stub_iret[], host_world_stub_far[],
+    host_world_stub_entered[];
 /* Where a label of the stub is in a world. */
 uint64_t host_world_stub_at(const uint8_t *label);
 
@@ -113,8 +113,10 @@ void host_world_unplace(void);
 /* world_frame.c. */
 /* Learn the shape from the frame of the runner's first trap. */
 int host_world_frame_learn(struct host_world *w, struct host_err *err);
-/* Make the frame from which the kernel restores *st. */
-void host_world_frame_write(struct host_world *w, const struct host_world_state *st);
+/* Signals that a world has no use for: all but exceptions and kicks. */
+uint64_t host_world_blocked_signals(void);
+/* Put *st where the stub loads it from. small_stack: its SS is one of 16 bits. */
+void host_world_frame_write(struct host_world *w, const struct host_world_state *st, bool small_stack);
 /* What the runner stopped with. */
 void host_world_frame_read(struct host_world *w, struct host_world_state *st, struct host_world_exit *ex);
 

@@ -162,8 +162,8 @@ WORLD_IN_CHILD static int child_main(void *arg)
  *
  * The stub then does what it is told: unmap everything that exec left (stack, vdso), install the signal handlers, and
  * split into two tasks which share the address space but not the file table. The *mapper* keeps guest RAM open, maps
- * and unmaps, and never runs guest code. The *runner* closes everything, and a seccomp filter leaves it two
- * system calls: wait for the monitor, and return from a signal. Guest code runs on the runner. Whatever it does, even in 64-bit
+ * and unmaps, and never runs guest code. The *runner* closes everything, and a seccomp filter leaves it one
+ * system call: wait for the monitor. Guest code runs on the runner. Whatever it does, even in 64-bit
  * mode, even by jumping into the stub, there is no call that maps memory, and no file to map.
  :*/
 static int give_birth(struct birth *b)

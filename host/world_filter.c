@@ -41,23 +41,20 @@ WORLD_IN_CHILD unsigned host_world_filter_notify(struct sock_filter *to)
     return sizeof(code) / sizeof(code[0]);
 }
 
-/* The runner: two calls, each from its own instruction. All else becomes SIGSYS, hence an exit. */
+/* The runner: one call, from one instruction. All else becomes SIGSYS, hence an exit. */
 unsigned host_world_filter_runner(struct sock_filter *to)
 {
     const struct sock_filter code[] = {
-        LOAD(arch, 0),
-        UNLESS(AUDIT_ARCH_X86_64, 9),
-        LOAD(instruction_pointer, 4),
-        UNLESS(STUB_HIGH, 7),
         LOAD(instruction_pointer, 0),
-        UNLESS(LOW(host_world_stub_handler_notify), 2),
+        UNLESS(LOW(host_world_stub_handler_notify), 7),
+        LOAD(instruction_pointer, 4),
+        UNLESS(STUB_HIGH, 5),
+        LOAD(arch, 0),
+        UNLESS(AUDIT_ARCH_X86_64, 3),
         LOAD(nr, 0),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_pause, 4, 3),
-        UNLESS(LOW(host_world_stub_sigreturn), 2),
-        LOAD(nr, 0),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_rt_sigreturn, 1, 0),
-        ANSWER(TRAP),
+        UNLESS(SYS_pause, 1),
         ANSWER(ALLOW),
+        ANSWER(TRAP),
     };
     memcpy(to, code, sizeof(code));
     return sizeof(code) / sizeof(code[0]);

@@ -32,11 +32,8 @@ _Static_assert(offsetof(struct frame, r8_to_r15) == 48 && offsetof(struct frame,
                    offsetof(struct frame, info) == 312 && sizeof(struct frame) == 440,
                "the kernel's layout");
 
-#define UC_FP_XSTATE         1u
-#define UC_SIGCONTEXT_SS     2u
-#define UC_STRICT_RESTORE_SS 4u
-#define FP_MAGIC1            0x46505853u
-#define FP_MAGIC2            0x46505845u
+#define FP_MAGIC1 0x46505853u
+#define HOST_CS   0x33u /* Linux' __USER_CS: 64-bit code */
 
 enum {
     FPU_MXCSR = 24,
@@ -55,8 +52,7 @@ struct software {
     uint32_t xstate_size, padding[7];
 };
 
-#define FLAGS_FRAME 0x40dd5u  /* CF PF AF ZF SF TF DF OF AC: what rt_sigreturn restores, but RF */
-#define FLAGS_POPF  0x204000u /* NT ID: what it leaves alone */
+#define FLAGS_GUEST 0x244dd5u /* CF PF AF ZF SF TF DF OF NT AC ID */
 #define FLAGS_FIXED 0x202u    /* bit 1, and the host's IF */
 
 static uint64_t le64(const uint8_t *at)
@@ -87,18 +83,28 @@ static uint32_t default_mask(uint32_t mask)
 }
 
 /*T:711 The kernel as a save area
- * Nothing in a world saves or restores the guest's registers. When guest code traps, the kernel builds a signal
- * frame on the alternate stack, in memory that the monitor sees too: general registers, flags, CS and SS, and
- * the whole XSAVE image. The monitor reads the guest's state there. To let the guest go on it writes the state it
- * wants into the same place, and the stub calls rt_sigreturn, which loads all of it in one step: no instruction of
- * ours runs with half of the guest's registers.
+ * Nothing in a world saves the guest's registers. When guest code traps, the kernel builds a signal frame on the alternate
+ * stack, in memory that the monitor sees too: general registers, flags, CS and SS, and the whole XSAVE image. The
+ * monitor reads the guest's state there. Only DS, ES, FS and GS are missing, for Linux has no use for them in 64-bit
+ * processes; the handler stores them with four moves.
  *
- * Only DS, ES, FS and GS are missing in the frame, for Linux has no use for them in 64-bit processes; the
- * handler stores them with four moves.
+ * The way back could be rt_sigreturn, which loads all of the frame in one step. But it is a system call, and it asks for
+ * much that we do not need; half a microsecond is saved by a few instructions of the stub that load the registers from
+ * the orders and end with IRETQ, for which a return from 64-bit to 32-bit code is no matter of privilege. And a system
+ * call less is one that hostile code cannot forge a frame for: nothing in a world can block signals or move the
+ * alternate stack.
+ *
+ * The handler never returns, hence signals are never blocked: a kick may arrive at each instruction of the stub. As long as
+ * the handler has not been told to enter, its stack pointer is the guest's frame, and a kick's frame begins below. Then
+ * it points into the orders, and a kick's frame begins where the guest's was. Two facts tell which it is: the monitor
+ * marks the guest's frame as empty before each entry, and the kernel says which instruction a signal came at.
+ *   - no signal in the frame at the top: nothing has run since (the stub was told to enter, and had not yet begun);
+ *   - one that came at the stub's instructions for entering: nothing has run either (or at those before, of a new world's
+ *     first entry, for where a frame begins was not known when its handler was called);
+ *   - all else is guest code's state, no matter what is stored below.
  *
  * Guest code that has found its way into 64-bit mode can write to the frame. So everything read is copied and
- * then looked at, and everything that the kernel will believe is written anew before each entry, from what the
- * very first frame looked like.
+ * then looked at, and what the CPU is to load comes from the orders, which the world cannot write.
  :*/
 int host_world_frame_learn(struct host_world *w, struct host_err *err)
 {
@@ -121,34 +127,30 @@ int host_world_frame_learn(struct host_world *w, struct host_err *err)
         return host_fail(err, "world: an XSAVE image of %u bytes has no room for AVX", sw.xstate_size);
     shape->frame = (uint32_t)at;
     shape->fpu = (uint32_t)fpu;
-    shape->xstate_size = sw.xstate_size;
     shape->xfeatures = sw.xfeatures & XSTATE_GUEST;
-    memcpy(shape->software, &sw, sizeof(sw));
     memcpy(&shape->mxcsr_mask, w->state + fpu + FPU_MXCSR_MASK, 4);
     shape->mxcsr_mask = default_mask(shape->mxcsr_mask);
+    put64(w->orders + ENTER_FRAME, WORLD_STATE + at);
     return 0;
 }
 
 /* ---- Entry. ---- */
 
-static void write_fpu(struct host_world *w, const uint8_t *from)
+static void write_fpu(const struct host_world *w, const uint8_t *from)
 {
     const struct world_frame_shape *shape = &w->shape;
-    uint8_t *to = w->state + shape->fpu;
+    uint8_t *to = w->orders + ENTER_FPU;
     uint32_t mxcsr;
 
     memcpy(to, from, FPU_SOFTWARE);
     memcpy(&mxcsr, from + FPU_MXCSR, 4);
     put32(to + FPU_MXCSR, mxcsr & shape->mxcsr_mask);
-    memcpy(to + FPU_SOFTWARE, shape->software, sizeof(shape->software));
-    memset(to + FPU_HEADER, 0, FPU_AVX - FPU_HEADER);
     put64(to + FPU_HEADER, le64(from + FPU_HEADER) & shape->xfeatures);
-    if (shape->xfeatures & XSTATE_AVX)
+    if (shape->xfeatures & XSTATE_AVX) /* even if it is not in use: what was here may be another program's */
         memcpy(to + FPU_AVX, from + FPU_AVX, FPU_AVX_BYTES);
-    put32(to + shape->xstate_size, FP_MAGIC2);
 }
 
-static uint64_t blocked_signals(void)
+uint64_t host_world_blocked_signals(void)
 {
     static const int wanted[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGSYS, WORLD_SIG_KICK};
     uint64_t mask = ~UINT64_C(0);
@@ -157,39 +159,36 @@ static uint64_t blocked_signals(void)
     return mask;
 }
 
-void host_world_frame_write(struct host_world *w, const struct host_world_state *st)
+/* No signal has come: an exit that leaves this 0 was none, or is a forged one. */
+static void mark_empty(struct host_world *w)
 {
-    struct frame f = {
-        .uc_flags = UC_FP_XSTATE | UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS,
-        .stack = WORLD_STATE + STATE_STACK,
-        .stack_bytes = STATE_STACK_END - STATE_STACK,
-        .rax = st->gpr[0],
-        .rcx = st->gpr[1],
-        .rdx = st->gpr[2],
-        .rbx = st->gpr[3],
-        .rsp = st->gpr[4],
-        .rbp = st->gpr[5],
-        .rsi = st->gpr[6],
-        .rdi = st->gpr[7],
-        .rip = st->eip,
-        .eflags = (st->eflags & FLAGS_FRAME) | FLAGS_FIXED,
-        .cs = st->sel[1],
-        .ss = st->sel[2],
-        .fpu = WORLD_STATE + w->shape.fpu,
-        .mask = blocked_signals(),
-        /* No signal has come: an exit that leaves this 0 is a forged one. */
-        .info.signo = 0,
-    };
+    put32(w->state + w->shape.frame + offsetof(struct frame, info.signo), 0);
+    put64(w->state + STATE_FRAME, 0); /* an old kick's frame may still be stored there */
+    w->state[STATE_STORED] = 0;
+}
+
+void host_world_frame_write(struct host_world *w, const struct host_world_state *st, bool small_stack)
+{
+    static const uint8_t order[] = {0, 1, 2, 3, 5, 6, 7}; /* in which the orders list them: all but ESP */
     uint8_t *orders = w->orders;
 
-    memcpy(w->state + w->shape.frame, &f, sizeof(f));
-    write_fpu(w, st->fpu);
-    put64(orders + ENTER_SP, WORLD_STATE + w->shape.frame + 8); /* as if the handler had returned */
-    put64(orders + ENTER_FLAGS, (st->eflags & FLAGS_POPF) | FLAGS_FIXED);
+    put64(orders + ENTER_PLAIN, FLAGS_FIXED);
+    put64(orders + ENTER_RIP, st->eip);
+    put64(orders + ENTER_CS, st->sel[1]);
+    put64(orders + ENTER_FLAGS, (st->eflags & FLAGS_GUEST) | FLAGS_FIXED);
+    put64(orders + ENTER_RSP, st->gpr[4]);
+    put64(orders + ENTER_SS, st->sel[2]);
+    for (unsigned i = 0; i < sizeof(order); i++)
+        put32(orders + ENTER_EAX + 4 * i, st->gpr[order[i]]);
     put16(orders + ENTER_ES, st->sel[0]);
     put16(orders + ENTER_DS, st->sel[3]);
     put16(orders + ENTER_FS, st->sel[4]);
     put16(orders + ENTER_GS, st->sel[5]);
+    put32(orders + ENTER_FAR, st->eip);
+    put16(orders + ENTER_FAR + 4, st->sel[1]);
+    orders[ENTER_SMALL] = small_stack;
+    write_fpu(w, st->fpu);
+    mark_empty(w);
 }
 
 /* ---- Exit. ---- */
@@ -200,13 +199,13 @@ static void read_fpu(const struct host_world *w, uint8_t *to)
     const uint8_t *from = w->state + shape->fpu;
     uint32_t mxcsr;
 
-    memset(to, 0, HOST_WORLD_FPU_BYTES);
+    memset(to + FPU_SOFTWARE, 0, HOST_WORLD_FPU_BYTES - FPU_SOFTWARE);
     memcpy(to, from, FPU_SOFTWARE);
     memcpy(&mxcsr, to + FPU_MXCSR, 4);
     put32(to + FPU_MXCSR, mxcsr & shape->mxcsr_mask);
     put32(to + FPU_MXCSR_MASK, shape->mxcsr_mask);
     put64(to + FPU_HEADER, le64(from + FPU_HEADER) & shape->xfeatures);
-    if (shape->xfeatures & XSTATE_AVX)
+    if (le64(to + FPU_HEADER) & XSTATE_AVX)
         memcpy(to + FPU_AVX, from + FPU_AVX, FPU_AVX_BYTES);
 }
 
@@ -220,7 +219,7 @@ static void read_registers(const struct frame *f, const uint16_t sel[4], struct 
     for (unsigned i = 0; i < 6; i++)
         st->sel[i] = all[i];
     st->eip = (uint32_t)f->rip;
-    st->eflags = ((uint32_t)f->eflags & (FLAGS_FRAME | FLAGS_POPF)) | 2;
+    st->eflags = ((uint32_t)f->eflags & FLAGS_GUEST) | 2;
 }
 
 /* A selector of the LDT, or null where that is allowed. RPL is 0 to 3 in both. */
@@ -229,14 +228,11 @@ static bool ours(uint16_t sel, bool null_ok)
     return (sel & 4) != 0 || (null_ok && sel < 4);
 }
 
-static const char *wild(const struct host_world *w, const struct frame *f, const struct host_world_state *st,
-                        uint64_t at)
+static const char *wild(const struct frame *f, const struct host_world_state *st)
 {
-    if (at != WORLD_STATE + w->shape.frame)
-        return "the alternate stack was moved";
     if (f->info.signo == 0)
-        return "stopped without a signal";
-    if (f->cs == 0x33)
+        return "stopped without a signal, or on the signal stack";
+    if (f->cs == HOST_CS)
         return "64-bit code";
     if (!ours(f->cs, false))
         return "a host code segment; SYSENTER and SYSCALL do that";
@@ -310,22 +306,62 @@ static void classify(const struct frame *f, struct host_world_state *st, struct 
         ex->why = HOST_WORLD_KICK;
 }
 
+/* Did this signal come there? Where an old one came may still be stored. */
+static bool in_stub(const struct frame *f, const uint8_t *from, const uint8_t *to)
+{
+    return f->info.signo != 0 && f->cs == HOST_CS && f->rip >= host_world_stub_at(from) &&
+           f->rip < host_world_stub_at(to);
+}
+
+/* Did a kick come after the handler was told to enter, and before it turned away from the guest's old frame? */
+static bool stopped_before(const struct host_world *w, const struct frame *top, uint64_t at)
+{
+    struct frame inner;
+
+    at -= WORLD_STATE;
+    if (top->info.signo != 0 || at < STATE_STACK || at > STATE_STACK_END - sizeof(inner))
+        return false;
+    memcpy(&inner, w->state + at, sizeof(inner));
+    return in_stub(&inner, host_world_stub_handler, host_world_stub_enter);
+}
+
+/* A signal while the stub loads the registers: a kick, or its last instruction refuses what a far jump would refuse, an
+ * EIP beyond its segment's limit. */
+static bool stopped_entering(const struct frame *f, struct host_world_exit *ex)
+{
+    struct host_world_state ignored = {0};
+    bool last = (f->rip == host_world_stub_at(host_world_stub_iret) && f->rsp == WORLD_ORDERS + ENTER_RIP) ||
+                f->rip == host_world_stub_at(host_world_stub_far);
+
+    classify(f, &ignored, ex);
+    return ex->why == HOST_WORLD_KICK || (last && ex->why == HOST_WORLD_TRAP && ex->vector == 13);
+}
+
+/* Then *st is what it was when the world was entered. */
+static bool nothing_has_run(const struct host_world *w, const struct frame *f, struct host_world_exit *ex)
+{
+    return stopped_before(w, f, le64(w->state + STATE_FRAME)) ||
+           (in_stub(f, host_world_stub_handler, host_world_stub_entered) && stopped_entering(f, ex));
+}
+
 void host_world_frame_read(struct host_world *w, struct host_world_state *st, struct host_world_exit *ex)
 {
     struct frame f;
     uint16_t sel[4];
-    uint64_t at = le64(w->state + STATE_FRAME);
 
+    ex->why = HOST_WORLD_KICK;
     memcpy(&f, w->state + w->shape.frame, sizeof(f));
     memcpy(sel, w->state + STATE_ES, sizeof(sel));
     if (out_of_memory(&f)) {
         host_world_died(w, "the host could not supply a page of memory");
         return;
     }
+    if (nothing_has_run(w, &f, ex))
+        return;
     read_registers(&f, sel, st);
     read_fpu(w, st->fpu);
     classify(&f, st, ex);
-    const char *why = wild(w, &f, st, at);
+    const char *why = wild(&f, st);
     if (why) {
         ex->why = HOST_WORLD_WILD;
         strncpy(ex->text, why, sizeof(ex->text) - 1);

@@ -27,10 +27,11 @@ enum {
     ARGS_FILTER = 0,
     ARGS_PROGRAM = 512,
     ARGS_ACTION = 544,
-    ARGS_EMPTY = 576,
-    ARGS_STACK = 584,
-    ARGS_LIMIT = 608,
-    ARGS_SEGMENT = 624
+    ARGS_NAME = 576,
+    ARGS_BLOCKED = 576,
+    ARGS_STACK = 592,
+    ARGS_LIMIT = 616,
+    ARGS_SEGMENT = 632
 };
 
 struct lesson {
@@ -80,8 +81,10 @@ static int teach_signals(struct host_world *w, struct host_err *err)
 {
     static const int signals[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGSYS, WORLD_SIG_KICK};
     uint64_t handler = host_world_stub_at(host_world_stub_handler);
-    /* The kernel's struct sigaction: handler, flags, restorer, mask. The restorer is demanded and never used. */
-    uint64_t action[4] = {handler, SA_SIGINFO | SA_ONSTACK | KERNEL_SA_RESTORER, handler, ~UINT64_C(0)};
+    /* The kernel's struct sigaction: handler, flags, restorer, mask. The restorer is demanded and never used; nothing is
+     * blocked in the handler, since it does not return. */
+    uint64_t flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER | KERNEL_SA_RESTORER;
+    uint64_t action[4] = {handler, flags, handler, 0};
 
     put_args(w, ARGS_ACTION, action, sizeof(action));
     struct lesson list[sizeof(signals) / sizeof(signals[0])];
@@ -131,7 +134,7 @@ static int raise_mapper(struct host_world *w, struct host_err *err)
 {
     static const struct lesson list[] = {
         {"prctl(PR_SET_PDEATHSIG)", {.nr = SYS_prctl, .args = {PR_SET_PDEATHSIG, SIGKILL}}},
-        {"prctl(PR_SET_NAME)", {.nr = SYS_prctl, .args = {PR_SET_NAME, ARGS(ARGS_EMPTY)}}},
+        {"prctl(PR_SET_NAME)", {.nr = SYS_prctl, .args = {PR_SET_NAME, ARGS(ARGS_NAME)}}},
         {"munmap", {.nr = SYS_munmap, .args = {0, WORLD_STUB}}},
         {"munmap",
          {.nr = SYS_munmap,
@@ -148,7 +151,7 @@ static int raise_mapper(struct host_world *w, struct host_err *err)
     struct user_desc desc = {.entry_number = 0, .limit = 0xffff, .seg_32bit = 1, .seg_not_present = 1};
     struct rlimit one = {.rlim_cur = 1, .rlim_max = 1};
 
-    put_args(w, ARGS_EMPTY, "ringlet-world", 14);
+    put_args(w, ARGS_NAME, "ringlet-world", 14);
     put_args(w, ARGS_SEGMENT, &desc, sizeof(desc));
     if (teach(w, &w->mapper, list, sizeof(list) / sizeof(list[0]), err) != 0 || teach_signals(w, err) != 0)
         return -1;
@@ -169,19 +172,19 @@ static int raise_runner(struct host_world *w, struct host_err *err)
     static const struct lesson list[] = {
         {"close", {.nr = SYS_close, .args = {WORLD_FD_RAM}}},
         {"sigaltstack", {.nr = SYS_sigaltstack, .args = {ARGS(ARGS_STACK)}}},
-        {"rt_sigprocmask", {.nr = SYS_rt_sigprocmask, .args = {SIG_SETMASK, ARGS(ARGS_EMPTY), 0, 8}}},
+        {"rt_sigprocmask", {.nr = SYS_rt_sigprocmask, .args = {SIG_SETMASK, ARGS(ARGS_BLOCKED), 0, 8}}},
     };
     static const struct world_call last[] = {
         {.nr = SYS_seccomp, .args = {SECCOMP_SET_MODE_FILTER, 0, ARGS(ARGS_PROGRAM)}},
         {.nr = CALL_TRAP},
     };
     stack_t stack = {.ss_sp = (void *)(WORLD_STATE + STATE_STACK), .ss_size = STATE_STACK_END - STATE_STACK};
-    uint64_t empty = 0;
+    uint64_t blocked = host_world_blocked_signals();
     unsigned at;
     int error;
 
     put_args(w, ARGS_STACK, &stack, sizeof(stack));
-    put_args(w, ARGS_EMPTY, &empty, sizeof(empty));
+    put_args(w, ARGS_BLOCKED, &blocked, sizeof(blocked));
     put_filter(w, host_world_filter_runner);
     if (teach(w, &w->mapper, &birth, 1, err) != 0)
         return -1;

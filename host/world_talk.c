@@ -68,7 +68,8 @@ struct patience {
     uint64_t since, used; /* when it was first seen to be kicked */
 };
 
-/* A kick was sent and nothing came. 64-bit code can block signals and loop; it cannot sleep. */
+/* A kick was sent and nothing came. No way is known by which code in a world could bring that about, which can neither
+ * block signals nor sleep. If there is one, here it ends. */
 static void lose_patience(struct host_world *w, struct patience *p)
 {
     bool kicked =

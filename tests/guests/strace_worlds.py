@@ -13,7 +13,7 @@ SKIP = 77
 STUB = range(0x700000000000, 0x700000001000)  # host/world_layout.h
 GUEST_END = 1 << 32
 RAM_FD = '3'
-ALLOWED = {'runner': {'pause', 'rt_sigreturn'}, 'mapper': {'pause', 'mmap', 'munmap', 'modify_ldt', 'exit_group'}}
+ALLOWED = {'runner': {'pause'}, 'mapper': {'pause', 'mmap', 'munmap', 'modify_ldt', 'exit_group'}}
 LINE = re.compile(r'(\d+) +\[([0-9a-f?]+)\] (.*)')
 CALL = re.compile(r'(\w+)\((.*)')
 STOPPED = re.compile(r'--- SIGSYS .*si_code=SYS_SECCOMP.*si_arch=(\w+)')

@@ -29,7 +29,8 @@ LONG_CODE(ptrace, "ptrace", "movl $101, %eax; xorl %edi, %edi", CHUNK("syscall")
 LONG_CODE(kill_all, "kill(-1, SIGKILL)", "movl $62, %eax; movl $9, %esi",
           CHUNK("pushq $-1; popq %rdi") CHUNK("syscall"));
 LONG_CODE(pause, "pause, which the world's own code may", "movl $34, %eax", CHUNK("syscall"));
-LONG_CODE(sigreturn, "rt_sigreturn, likewise", "movl $15, %eax; movl $0x40010000, %esp", CHUNK("syscall"));
+LONG_CODE(sigreturn, "rt_sigreturn, which a signal handler would", "movl $15, %eax; movl $0x40010000, %esp",
+          CHUNK("syscall"));
 LONG_CODE(x32, "an x32 number", "movl $0x40000000 + 57, %eax", CHUNK("syscall"));
 LONG_CODE(int80, "int 80h from 64-bit code", "movl $1, %eax; movl $7, %ebx", CHUNK("int $0x80"));
 LONG_CODE(sysenter, "sysenter from 64-bit code", "movl $1, %eax", CHUNK("sysenter"));

@@ -285,6 +285,43 @@ static void sixteen_bit_segments(void **state)
     assert_int_equal(r->st.gpr[EAX], 0xffff1234);
     assert_int_equal(r->st.gpr[ESP], 0xabcd0ffe);
     assert_int_equal(rig_peek(r, RIG_DATA_RAM + 0xffe) & 0xffff, 0x1234);
+
+    /* With one exception: no single step, for TF would have to be loaded before SS and ESP are. */
+    r->st.eip = 0;
+    r->st.eflags = 0x102;
+    rig_run(r);
+    rig_expect(r, HOST_WORLD_WILD, 0);
+    assert_false(r->ex.ran);
+    r->st.eflags = 0x8d7;
+    rig_run(r);
+    rig_expect_trap(r, 3, 0, 5);
+    assert_int_equal(r->st.eflags, 0x8d7);
+}
+
+/* What a jump there would be. Nothing has run, so nothing has changed. */
+static void an_entry_beyond_the_limit_faults(void **state)
+{
+    struct rig *r = *state;
+    struct host_world_segment stack = {RIG_DATA, 0x3fff, 0x3, true, false};
+
+    rig_segment(r, 5, 0, RIG_CODE - 1, 0xb);
+    rig_code(r, int80, int80_end);
+    r->st.sel[CS] = HOST_WORLD_SELECTOR(5);
+    r->st.eflags = 0x8d7;
+    struct host_world_state before = r->st;
+    rig_run(r);
+    rig_expect_trap(r, 13, 0, RIG_CODE);
+    assert_memory_equal(&r->st, &before, sizeof(before));
+    r->st.sel[CS] = HOST_WORLD_SELECTOR(RIG_CS); /* and the world still works */
+    rig_run(r);
+    rig_expect(r, HOST_WORLD_SYSCALL, RIG_CODE + 7);
+    if (host_world_segment(r->w, 6, &stack) != 0)
+        return;
+    r->st = before;
+    r->st.sel[SS] = HOST_WORLD_SELECTOR(6);
+    rig_run(r);
+    rig_expect_trap(r, 13, 0, RIG_CODE);
+    assert_int_equal(r->st.sel[SS], HOST_WORLD_SELECTOR(6));
 }
 
 static void segments_the_host_refuses(void **state)
@@ -972,6 +1009,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_thread_pointer, rig_setup, rig_teardown),
         cmocka_unit_test_setup_teardown(segment_faults, rig_setup, rig_teardown),
         cmocka_unit_test_setup_teardown(sixteen_bit_segments, rig_setup, rig_teardown),
+        cmocka_unit_test_setup_teardown(an_entry_beyond_the_limit_faults, rig_setup, rig_teardown),
         cmocka_unit_test_setup_teardown(segments_the_host_refuses, rig_setup, rig_teardown),
         cmocka_unit_test_setup_teardown(an_entry_with_a_wrong_selector_is_refused, rig_setup, rig_teardown),
         cmocka_unit_test_setup_teardown(fpu_state_crosses, rig_setup, rig_teardown),

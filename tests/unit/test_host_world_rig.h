@@ -8,9 +8,12 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <dirent.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/types.h>
 #include "host/host.h"
 
 /* 32-bit code, assembled with the test: name and name_end. Position-independent: it runs at RIG_CODE. */
@@ -144,6 +147,51 @@ static inline uint32_t rig_peek(const struct rig *r, uint32_t gpa)
     uint32_t v;
     memcpy(&v, r->ram.base + gpa, sizeof(v));
     return v;
+}
+
+/* ---- The world's tasks, as the host sees them. ---- */
+
+static inline int rig_parent_of(const char *pid)
+{
+    char path[300], line[512];
+    int parent = -1;
+    snprintf(path, sizeof(path), "/proc/%s/stat", pid);
+    FILE *f = fopen(path, "re");
+    if (f && fgets(line, sizeof(line), f))
+        sscanf(strrchr(line, ')') + 1, " %*c %d", &parent);
+    if (f)
+        fclose(f);
+    return parent;
+}
+
+/* The world: the one process whose parent this is. */
+static inline int rig_child_of(pid_t parent)
+{
+    int found = -1;
+    DIR *dir = opendir("/proc");
+    assert_non_null(dir);
+    for (struct dirent *entry; found < 0 && (entry = readdir(dir));)
+        if (atoi(entry->d_name) > 0 && rig_parent_of(entry->d_name) == parent)
+            found = atoi(entry->d_name);
+    closedir(dir);
+    assert_true(found > 0);
+    return found;
+}
+
+/* The task that runs guest code: the one that is not the world's first. */
+static inline int rig_runner_of(int pid)
+{
+    char path[64];
+    int runner = 0;
+    snprintf(path, sizeof(path), "/proc/%d/task", pid);
+    DIR *dir = opendir(path);
+    assert_non_null(dir);
+    for (struct dirent *entry; (entry = readdir(dir));)
+        if (atoi(entry->d_name) > 0 && atoi(entry->d_name) != pid)
+            runner = atoi(entry->d_name);
+    closedir(dir);
+    assert_int_not_equal(runner, 0);
+    return runner;
 }
 
 /* For cmocka_unit_test_setup_teardown. */

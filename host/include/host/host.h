@@ -191,7 +191,8 @@ enum host_world_why {
                          * no return address for either, they are WILD with eip and ebp lost */
     HOST_WORLD_KICK,    /* host_world_kick; state is at an instruction boundary */
     HOST_WORLD_WILD,    /* the code left 32-bit mode or forged its frame: state is what could be made of it,
-                         * selectors are not those of the LDT */
+                         * selectors are not those of the LDT. Or it was entered with such selectors, or with TF and
+                         * a 16-bit stack segment: nothing has run */
     HOST_WORLD_DEAD,    /* text says how; destroy the world, the guest's state is the one of the last entry */
 };
 struct host_world_exit {
