@@ -113,6 +113,8 @@ int bt_create(struct bt_vcpu **out, const struct bt_config *cfg, struct host_err
     v->light_fn[3] = (uint64_t)bt_light_look;
     v->light_fn[4] = (uint64_t)bt_light_string;
     v->miss_fn = (uint64_t)bt_dispatch_miss;
+    v->quick_fn = (uint64_t)bt_quick_cross;
+    v->crossed_fn = (uint64_t)bt_quick_crossed;
     __builtin_cpu_init();
     v->bmi2 = !cfg->plain_host && __builtin_cpu_supports("bmi2");
     v->host_flags = 0x202;
@@ -445,6 +447,8 @@ enum bt_exit bt_run(struct bt_vcpu *v, uint64_t limit, uint64_t *retired)
     uint64_t done = 0;
     enum bt_exit exit = BT_EXIT_LIMIT;
     set_unchained(v, limit != UINT64_MAX);
+    if (v->cfg.engine != BT_INTERPRET)
+        __asm__ volatile("rdfsbase %0" : "=r"(v->host_fs));
     v->leave_reason = BT_LEAVE_EVENT;
     v->tsc_last = __rdtsc();
     v->bucket = &v->counts.ticks_monitor;

@@ -240,7 +240,7 @@ void bt_cache_link(struct bt_vcpu *v, uint32_t link, uint32_t to)
     if (l->to || v->block[to].dead || v->block[l->block].dead)
         return;
     bt_group_linked(v, l->block, to);
-    struct emit e = {v->arena.rw, 0};
+    struct emit e = {.rw = v->arena.rw};
     e_patch32(&e, l->at, v->block[to].main);
     l->to = to;
     l->next_in = v->block[to].links_in;
@@ -258,7 +258,7 @@ static void unlink_one(struct bt_vcpu *v, uint32_t link)
         p = &v->link[*p].next_in;
     if (*p)
         *p = l->next_in;
-    struct emit e = {v->arena.rw, 0};
+    struct emit e = {.rw = v->arena.rw};
     e_patch32(&e, l->at, l->stub);
     l->to = 0;
 }
@@ -266,7 +266,7 @@ static void unlink_one(struct bt_vcpu *v, uint32_t link)
 /* The last jump of an unlinked branch's stub leads to the table instead of out. */
 void bt_cache_link_by_table(struct bt_vcpu *v, uint32_t link)
 {
-    struct emit e = {v->arena.rw, 0};
+    struct emit e = {.rw = v->arena.rw};
     e_patch32(&e, v->link[link].stub + LINK_STUB_JUMP, v->stubs.table);
 }
 
@@ -301,7 +301,7 @@ void bt_cache_drop(struct bt_vcpu *v, uint32_t b)
         if (v->link[blk->first_link + i].to)
             unlink_one(v, blk->first_link + i);
     /* jump tables may still hold the indirect entry: let it lead to a miss (r8d holds the target) */
-    struct emit e = {v->arena.rw, blk->host};
+    struct emit e = {.rw = v->arena.rw, .at = blk->host};
     e_jmp(&e, v->stubs.miss);
     bt_hstack_reset(v);
     v->leave_pending = true;

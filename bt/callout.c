@@ -136,6 +136,36 @@ static uint64_t cross(struct bt_vcpu *v, const struct bt_site *site)
     return BT_GO_OUT;
 }
 
+/* The same for INT n and IRET between flat rings, quick. BT_GO_ON: nothing was done, a callout is to do it.
+ * BT_GO_DISPATCH: it is done, and bt_dispatch is to find out where to go on. */
+uint64_t bt_quick_cross(struct bt_vcpu *v, uint32_t n)
+{
+    struct rc_cpu *cpu = &v->cpu;
+    const struct bt_site *site = &v->site[n];
+    if (v->unchained || v->trace || (cpu->eflags & (RC_TF | RC_RF | RC_AC)))
+        return BT_GO_ON;
+    bt_flags_from_host(v);
+    bool done = site->cross == BT_CROSS_INT
+                    ? rc_quick_int(cpu, (uint8_t)site->insn.imm, site->eip + site->insn.length)
+                : site->cross == BT_CROSS_IRET ? site->insn.osz == 4 && rc_quick_iret(cpu)
+                                               : false;
+    if (!done)
+        return BT_GO_ON;
+    cpu->irq_shadow = 0;
+    v->counts.callouts++;
+    return bt_dispatch_quick(v);
+}
+
+/* The way out of a quick crossing that met something unusual. */
+uint64_t bt_quick_crossed(struct bt_vcpu *v)
+{
+    uint64_t to = bt_dispatch_cross(v);
+    if (to)
+        return to;
+    bt_flags_to_host(v);
+    return BT_GO_OUT;
+}
+
 /*T:350 Callouts
  *
  * Whatever may not be copied is executed here by the interpreter, while the block waits. The block goes on
@@ -197,12 +227,12 @@ uint32_t bt_light_invlpg(struct bt_vcpu *v, uint32_t gva, uint32_t unused, struc
     return v->leave_pending || v->flush_wanted;
 }
 
-/* MOV to and POP of a data segment register. Nonzero: not done, or not with the block's assumptions: the instruction is
- * to be executed again by a callout (loading the same selector twice is the same as once). */
+/* MOV to and POP of a data segment register; quick. Nonzero: not done, or not with the block's assumptions: the instruction
+ * is to be executed again by a callout (loading the same selector twice is the same as once). */
 uint32_t bt_light_seg(struct bt_vcpu *v, uint32_t selector, uint32_t seg, struct bt_light *regs)
 {
     (void)regs;
-    if (v->trace || rc_load_seg(&v->cpu, seg, (uint16_t)selector) != RC_OK)
+    if (v->trace || !rc_quick_load(&v->cpu, seg, (uint16_t)selector))
         return 1;
     /* of the mode key a data segment decides one bit: is it flat? */
     unsigned odd = seg == RC_DS ? RC_MODE_DS_ODD : seg == RC_ES ? RC_MODE_ES_ODD : 0;

@@ -97,21 +97,24 @@ void bt_dispatch_windows(struct bt_vcpu *v, uint32_t mode, const struct bt_jtab 
     v->entered_mode = mode;
     v->entered_space = space;
     v->shown = (uint64_t)&v->shown_of[space];
-    v->gsbase = user ? u : k;
     v->jtab = (uint64_t)t->entry;
     if (changed) { /* a table is for one mode, which its side most likely has still */
         const struct bt_jtab *o = &v->jtabs[user ? SPT_KERNEL_SPACE : space];
-        v->side[!user] = (struct bt_side){
-            .mode = o->entry ? o->mode : RC_MODE_INTERP, .jtab = o->entry, .window = user ? k : u};
+        v->side[!user] = (struct bt_side){.mode = o->entry ? o->mode : RC_MODE_INTERP, .jtab = o->entry};
     }
-    v->side[user] = (struct bt_side){.mode = mode, .jtab = t->entry, .window = v->gsbase};
+    v->side[user] = (struct bt_side){.mode = mode, .jtab = t->entry};
+}
+
+static bool must_look_ahead(const struct bt_vcpu *v)
+{
+    const struct rc_cpu *cpu = &v->cpu;
+    return v->unchained || v->trace || v->leave_pending || v->flush_wanted || v->drop_block || cpu->request ||
+           cpu->irq_shadow || cpu->halted || cpu->shutdown;
 }
 
 static bool must_look(struct bt_vcpu *v)
 {
-    const struct rc_cpu *cpu = &v->cpu;
-    return v->unchained || v->trace || v->leave_pending || v->flush_wanted || v->drop_block || cpu->request ||
-           cpu->irq_shadow || cpu->halted || cpu->shutdown || (cpu->iflag && v->cfg.ops.intr(v->cfg.ops.ctx));
+    return must_look_ahead(v) || (v->cpu.iflag && v->cfg.ops.intr(v->cfg.ops.ctx));
 }
 
 static uint64_t go(struct bt_vcpu *v, uint32_t entry)
@@ -140,27 +143,24 @@ uint64_t bt_dispatch(struct bt_vcpu *v)
     uint32_t entry = t ? t->entry[bt_jtab_index(v, cpu->eip)] : 0;
     if (!entry)
         return 0;
-    uint64_t gsbase = v->gsbase;
     if (v->entered_user != (mode & RC_MODE_USER))
         account_crossing(v, mode & RC_MODE_USER);
     v->hstack = v->guest_rsp + 8; /* without the return into the block that called */
     bt_dispatch_windows(v, mode, t);
-    if (v->gsbase != gsbase) /* expensive */
-        __asm__ volatile("wrgsbase %0" : : "r"(v->gsbase));
     return go(v, entry);
 }
 
 /* The other side was left by the way it is entered again, with nothing in between that could move windows. */
-uint64_t bt_dispatch_cross(struct bt_vcpu *v)
+static inline bool is_other_side(const struct bt_vcpu *v, uint32_t mode)
 {
-    struct rc_cpu *cpu = &v->cpu;
-    const uint32_t mode = bt_mode(v), user = mode & RC_MODE_USER;
+    return v->side[mode & RC_MODE_USER].mode == mode && spt_user_space(v->spt) == v->entered_space;
+}
+
+static inline uint64_t go_across(struct bt_vcpu *v, uint32_t mode)
+{
+    const uint32_t user = mode & RC_MODE_USER;
     const struct bt_side *to = &v->side[user];
-    if (to->mode != mode || spt_user_space(v->spt) != v->entered_space)
-        return bt_dispatch(v);
-    if (must_look(v))
-        return 0;
-    uint32_t entry = to->jtab[bt_jtab_index(v, cpu->eip)];
+    uint32_t entry = to->jtab[bt_jtab_index(v, v->cpu.eip)];
     if (!entry)
         return 0;
     v->hstack = v->guest_rsp + 8;
@@ -168,12 +168,27 @@ uint64_t bt_dispatch_cross(struct bt_vcpu *v)
         account_crossing(v, user);
         switch_returns(v, mode, v->entered_space);
         v->entered_user = user;
-        v->gsbase = to->window;
         v->jtab = (uint64_t)to->jtab;
-        __asm__ volatile("wrgsbase %0" : : "r"(to->window));
     }
     v->entered_mode = mode;
     return go(v, entry);
+}
+
+uint64_t bt_dispatch_cross(struct bt_vcpu *v)
+{
+    const uint32_t mode = bt_mode(v);
+    if (!is_other_side(v, mode))
+        return bt_dispatch(v);
+    return must_look(v) ? 0 : go_across(v, mode);
+}
+
+uint64_t bt_dispatch_quick(struct bt_vcpu *v)
+{
+    const uint32_t mode = bt_mode(v);
+    if (!is_other_side(v, mode) || must_look_ahead(v) || (v->cpu.iflag && v->irq_waiting))
+        return BT_GO_DISPATCH;
+    uint64_t to = go_across(v, mode);
+    return to ? to : BT_GO_DISPATCH;
 }
 
 /* Code in user pages that runs with supervisor rights is found each time. */

@@ -28,6 +28,7 @@ enum {
 struct emit {
     uint8_t *rw; /* arena base, writable view */
     uint32_t at; /* next offset */
+    uint8_t seg; /* prefix that names the window: 64 (FS) in user code, 65 (GS) in kernel code */
 };
 
 static inline void e8(struct emit *e, unsigned b)
@@ -120,10 +121,38 @@ static inline void e_esp_add(struct emit *e, int32_t d)
         e32(e, (uint32_t)d);
     }
 }
-/* mov gs:[r12d + d8], reg32 / mov reg32, gs:[r12d + d8] */
+/* The prefixes of an access to [r32] in the window. */
+static inline void e_window(struct emit *e)
+{
+    EB(e, e->seg, 0x67);
+}
+/* mov window:[r12d + d8], reg32 / mov reg32, window:[r12d + d8] */
 static inline void e_stack(struct emit *e, unsigned op, unsigned reg, int8_t d)
 {
-    EB(e, 0x65, 0x67, 0x41 | (reg >= 8 ? 4 : 0), op, 0x44 | (reg & 7) << 3, 0x24, (uint8_t)d);
+    e_window(e);
+    EB(e, 0x41 | (reg >= 8 ? 4 : 0), op, 0x44 | (reg & 7) << 3, 0x24, (uint8_t)d);
+}
+static inline void e_cmp8(struct emit *e, uint32_t off, uint8_t imm) /* cmp byte [r15+off], imm */
+{
+    e_r15(e, 0x80, false, 7, off);
+    e8(e, imm);
+}
+static inline void e_store8(struct emit *e, uint32_t off, uint8_t imm) /* mov byte [r15+off], imm */
+{
+    e_r15(e, 0xc6, false, 0, off);
+    e8(e, imm);
+}
+/* wrfsbase reg, wrgsbase reg */
+static inline void e_wrbase(struct emit *e, bool gs, unsigned reg)
+{
+    EB(e, 0xf3, 0x48 | reg >> 3, 0x0f, 0xae, (gs ? 0xd8 : 0xd0) | (reg & 7));
+}
+/* FS.base is to be the user window; rax is clobbered. The flag is set first: a signal in between finds it too true. */
+static inline void e_fs_to_user(struct emit *e, uint32_t flag, uint32_t window)
+{
+    e_store8(e, flag, 1);
+    e_load(e, true, E_RAX, window);
+    e_wrbase(e, false, E_RAX);
 }
 enum { E_EXPECT_VALUE = 6, E_EXPECT_MISS = 16 }; /* where its imm32 and rel32 are */
 /* host flags-neutral compare: falls through to `ok` when r8d == value, else jumps to miss.

@@ -29,7 +29,7 @@
 /* How a site (one guest instruction at one guest physical address) touches memory. Innocent until proven
  * guilty: everything starts as WINDOW; a trap moves the site on. */
 enum bt_form {
-    BT_FORM_WINDOW, /* gs: + addr32, the window of the current privilege */
+    BT_FORM_WINDOW, /* gs: or fs: + addr32, the window of the current privilege */
     BT_FORM_DUAL, /* supervisor code that touches user pages: the window is selected by the address' top byte
                    */
     BT_FORM_SOFT, /* for the time being through the software TLB: the site keeps touching pages that no window
@@ -168,7 +168,7 @@ struct bt_stubs {                       /* arena offsets */
     uint32_t miss;                      /* at offset 0 by construction */
     uint32_t enter, enter_check, abort; /* abort follows enter */
     uint32_t link, leave, leave_saved;
-    uint32_t cross; /* callout follows */
+    uint32_t cross;
     uint32_t callout, callout_restore, callout_end;
     uint32_t table; /* r8d: target EIP, through the jump table */
     uint32_t sentinel;
@@ -180,7 +180,8 @@ struct bt_stubs {                       /* arena offsets */
 struct bt_vcpu {
     struct rc_cpu cpu;
     /* -- addressed by emitted code -- */
-    uint64_t gsbase;              /* window of the current privilege */
+    uint64_t window_k, window_u;  /* GS.base; FS.base while fs_guest */
+    uint64_t host_fs;             /* FS.base of this thread as C needs it */
     uint64_t window[256];         /* window by top address byte, for DUAL */
     uint64_t rx;                  /* r13: arena base, executable view */
     uint64_t jtab;                /* r14: jump table of the current space */
@@ -192,13 +193,17 @@ struct bt_vcpu {
     uint64_t callout_fn;          /* bt_callout_insn */
     uint64_t light_fn[5];         /* bt_light_*, as in struct bt_stubs */
     uint64_t miss_fn;             /* bt_dispatch_miss */
+    uint64_t quick_fn;            /* bt_quick_cross */
+    uint64_t crossed_fn;          /* bt_quick_crossed */
     struct spt_tlb tlb;           /* SOFT sites look into it */
     uint32_t heat[BT_HEAT_WORDS]; /* executions of SOFT sites that are still for free, by block */
     uint32_t leave_reason, leave_link;
-    uint32_t shadow_eip; /* instruction that the last inline STI shadows */
-    uint8_t fpu_live;    /* the guest's x87/vector state is in the CPU, cpu.fpu is stale */
-    uint8_t irq_waiting; /* interrupt line at the last entry: STI and POPF must look */
-    uint8_t tsc_read;    /* the guest has read its TSC: bt_tsc_read */
+    uint32_t shadow_eip;  /* instruction that the last inline STI shadows */
+    uint8_t fpu_live;     /* the guest's x87/vector state is in the CPU, cpu.fpu is stale */
+    uint8_t irq_waiting;  /* interrupt line at the last entry: STI and POPF must look */
+    uint8_t tsc_read;     /* the guest has read its TSC: bt_tsc_read */
+    uint8_t fs_guest;     /* FS.base may be the user window: 0 only while it is host_fs */
+    uint8_t entered_user; /* privilege of the last entry */
     /* -- C only -- */
     uint8_t vec_held[256] __attribute__((aligned(32)));
     struct bt_config cfg;
@@ -247,7 +252,6 @@ struct bt_vcpu {
     struct bt_side {   /* [user]: as bt_dispatch_windows left it, for the current address space */
         uint32_t mode; /* RC_MODE_INTERP: not known */
         const uint32_t *jtab;
-        uint64_t window;
     } side[2];
     struct bt_rewritten {
         uint32_t page;
@@ -279,10 +283,8 @@ struct bt_vcpu {
     bool tsc_own;    /* the clock is a virtual one */
     bool stepping;   /* host TF is set: walking to the next guest instruction boundary */
     bool unchained;
-    bool entered_user; /* privilege and space of the last entry */
-    uint32_t entered_mode;
+    uint32_t entered_mode; /* mode and space of the last entry */
     unsigned entered_space;
-    uint64_t window_k, window_u;
     volatile bool stop;
     uint8_t view_flips[256];
     bool user_view[256]; /* DUAL sites look for this 16 MiB in the user window */
@@ -514,6 +516,7 @@ bool bt_dispatch_set(struct bt_vcpu *v, uint32_t mode, unsigned space, uint32_t 
 uint64_t bt_dispatch_miss(struct bt_vcpu *v); /* called from emitted code */
 /* bt_dispatch for what changes nothing but CPL, segments, flags, EIP and ESP. */
 uint64_t bt_dispatch_cross(struct bt_vcpu *v);
+uint64_t bt_dispatch_quick(struct bt_vcpu *v); /* the same, quick; BT_GO_DISPATCH: not so */
 /* At the end of a callout that does not go on behind its instruction: the code to go on with, everything in place for it;
  * 0: translated code must be left. */
 uint64_t bt_dispatch(struct bt_vcpu *v);
@@ -529,7 +532,9 @@ uint32_t bt_translate(struct bt_vcpu *v, uint32_t eip, uint64_t gpa, unsigned sp
 /* trap.c */
 bool bt_trap(void *ctx, struct host_trap *trap);
 /* callout.c; called from emitted code. BT_GO_ON, BT_GO_OUT (leave translated code), or where to go on instead. */
-enum { BT_GO_ON, BT_GO_OUT };
+enum { BT_GO_ON, BT_GO_OUT, BT_GO_DISPATCH };
+uint64_t bt_quick_cross(struct bt_vcpu *v, uint32_t site);
+uint64_t bt_quick_crossed(struct bt_vcpu *v);
 uint64_t bt_callout_insn(struct bt_vcpu *v, uint32_t site);
 /* The same for light calls; 0: done, else the instruction is to be executed by bt_callout_insn, whatever has been done. */
 struct bt_light { /* registers as they will be when it returns */

@@ -61,7 +61,7 @@ static void relocate(struct bt_vcpu *v, const struct bt_block *blk, unsigned cou
 static void copy_links(struct bt_vcpu *v, const struct bt_block *old, uint32_t b)
 {
     const struct bt_block *blk = &v->block[b];
-    struct emit e = {v->arena.rw, 0};
+    struct emit e = {.rw = v->arena.rw};
     for (unsigned i = 0; i < blk->link_count; i++) {
         struct bt_link *l = &v->link[blk->first_link + i];
         *l = v->link[old->first_link + i];

@@ -8,6 +8,17 @@
 #define CPU(field) ((uint32_t)offsetof(struct rc_cpu, field))
 #define GPR(r)     ((uint32_t)offsetof(struct rc_cpu, gpr) + 4u * (r))
 
+/* Quick C functions may be called whatever FS is: they do without their thread's data, which tests/style/quick.py proves of
+ * the program. Instrumented they do not. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define QUICK 0
+#elif defined(__has_feature)
+#define QUICK                                                                                                \
+    !(__has_feature(address_sanitizer) || __has_feature(thread_sanitizer) || __has_feature(memory_sanitizer))
+#else
+#define QUICK 1
+#endif
+
 static const struct {
     uint8_t host, guest;
 } gpr_home[8] = {{E_RAX, RC_EAX}, {E_RCX, RC_ECX}, {E_RDX, RC_EDX}, {E_RBX, RC_EBX},
@@ -65,17 +76,62 @@ static void emit_request_test(struct emit *e) /* cmp dword [r15+request], 0 */
     EB(e, 0x41, 0x83, 0x7f, (uint8_t)CPU(request), 0);
 }
 
+/*T:311 Two windows at once
+ *
+ * Writing GS.base takes some 25 cycles. With one window for whichever ring runs, a system call did that twice, and by
+ * SYSENTER that was two thirds of its price. So GS.base is always the kernel's window and FS.base is the user's: user code
+ * names FS, kernel code names GS, the verifier sees to that, and going from ring to ring changes neither.
+ *
+ * But C finds its thread's data by FS. So whether FS is the user's is a flag, and on the way into C it is put right if it is
+ * set; into user code, if it is not. Kernel code does not care, so a visit to the kernel costs two writes if it calls any
+ * C, and none if it does not. The C functions that a plain system call meets (INT and IRET between flat rings, loads of
+ * segment registers) are made quick: they touch the vCPU and pages the software TLB knows, nothing else, and are called
+ * with FS as it is; what they cannot do is left to a callout.
+ *
+ * The base is written before the flag is cleared and after it is set: a signal may come anywhere, and FS is the host's if the
+ * flag says so. The signal's entry does not ask the flag; it looks at the base itself (host/entry.h).
+:*/
+
+/* Before C that is not quick. RAX and flags are clobbered. */
+static void emit_fs_to_host(struct emit *e)
+{
+    e_cmp8(e, OFF(fs_guest), 0);
+    EB(e, 0x74, 0); /* je past */
+    uint32_t past = e->at;
+    e_load(e, true, E_RAX, OFF(host_fs));
+    e_wrbase(e, false, E_RAX);
+    e_store8(e, OFF(fs_guest), 0);
+    e_r15(e, 0x83, true, 0, OFF(counts.fs_given_back)); /* add qword, 1 */
+    e8(e, 1);
+    e->rw[past - 1] = (uint8_t)(e->at - past);
+}
+
+/* Before code of the privilege that was entered: user code needs its window. The same are clobbered. */
+static void emit_fs_to_guest(struct emit *e)
+{
+    EB(e, 0x41, 0x0f, 0xb6, 0x87); /* movzx eax, byte [r15+entered_user] */
+    e32(e, OFF(entered_user));
+    EB(e, 0x41, 0x3a, 0x87); /* cmp al, [r15+fs_guest] */
+    e32(e, OFF(fs_guest));
+    EB(e, 0x76, 0); /* jbe past */
+    uint32_t past = e->at;
+    e_fs_to_user(e, OFF(fs_guest), OFF(window_u));
+    e->rw[past - 1] = (uint8_t)(e->at - past);
+}
+
 /* Common tail: everything is saved (the FPU stays live). Returns to bt_run through the C stack. */
 static void emit_return_to_c(struct emit *e)
 {
     e8(e, 0xfc); /* cld: the C ABI's */
+    emit_fs_to_host(e);
     e_load(e, true, E_RSP, OFF(c_rsp));
     EB(e, 0x41, 0x5f, 0x41, 0x5e, 0x41, 0x5d, 0x41, 0x5c, 0x5d, 0x5b,
        0xc3); /* pop r15 r14 r13 r12 rbp rbx; ret */
 }
 
 /* A light call: arguments in r8d and r9d, which function by number; only what C may clobber is saved, as a struct bt_light
- * that C may change. r9d: 0 when done. No guest state is in memory meanwhile, so a kick in here walks on to the boundary. */
+ * that C may change. r9d: 0 when done. No guest state is in memory meanwhile, so a kick in here walks on to the boundary. The
+ * first function is quick. */
 static uint32_t emit_light(struct emit *e, unsigned which)
 {
     uint32_t start = e->at;
@@ -84,6 +140,8 @@ static uint32_t emit_light(struct emit *e, unsigned which)
     EB(e, 0x9c, 0x50, 0x51, 0x52, 0x56, 0x57);            /* pushfq; push rax rcx rdx rsi rdi */
     EB(e, 0xf6, 0x44, 0x24, 5 * 8 + 1, 4, 0x74, 1, 0xfc); /* test byte [rsp+41],4; jz +1; cld */
     EB(e, 0x41, 0x50);                                    /* push r8 */
+    if (which || !QUICK)
+        emit_fs_to_host(e);
     e_mov(e, true, E_RDI, E_R15);
     e_mov(e, false, E_RSI, E_R8);
     e_mov(e, false, E_RDX, E_R9);
@@ -91,6 +149,8 @@ static uint32_t emit_light(struct emit *e, unsigned which)
     EB(e, 0x41, 0xff, 0x97); /* call [r15+light_fn+8*which] */
     e32(e, OFF(light_fn) + 8 * which);
     e_mov(e, false, E_R9, E_RAX);
+    if (which || !QUICK)
+        emit_fs_to_guest(e);
     emit_request_test(e);
     EB(e, 0x74, 6); /* je +6 */
     e_mov_imm(e, E_R9, 1);
@@ -103,11 +163,56 @@ static uint32_t emit_light(struct emit *e, unsigned which)
     return start;
 }
 
+static void emit_call_c(struct emit *e, uint32_t fn) /* call [r15+fn] */
+{
+    EB(e, 0x41, 0xff, 0x97);
+    e32(e, fn);
+}
+
+/* `mov r8d, site; jmp cross`: INT and IRET, a callout that does not come back. A CALL would leave the CPU's return
+ * predictor with an entry too many at each system call; the slot that it would have taken on the mirror of the guest's
+ * calls is skipped, and not touched, for there may be none. First the quick way; what it does not do, the callout does. Both
+ * others end behind the call of a callout: jump[] is to lead there. */
+static void emit_cross(struct emit *e, uint32_t go_on, uint32_t jump[2])
+{
+    EB(e, 0x48, 0x8d, 0x64, 0x24, 0xf8); /* lea rsp,[rsp-8] */
+    e_store(e, true, E_RSP, OFF(guest_rsp));
+    e_load(e, true, E_RSP, OFF(c_rsp));
+    emit_gprs(e, 0x89);
+    emit_flags_save(e);
+    EB(e, 0x48, 0x83, 0xec, 0x08); /* sub rsp,8: as in a callout */
+    e_mov(e, false, E_RBX, E_R8);
+    e_mov(e, true, E_RDI, E_R15);
+    e_mov(e, false, E_RSI, E_R8);
+    if (!QUICK)
+        emit_fs_to_host(e);
+    emit_call_c(e, OFF(quick_fn));
+    e_mov(e, true, E_R10, E_RAX);
+    EB(e, 0x48, 0x83, 0xf8, BT_GO_DISPATCH, 0x0f, 0x87); /* cmp rax, BT_GO_DISPATCH; ja go_on */
+    e_rel32(e, go_on);
+    EB(e, 0x74, 0); /* je crossed */
+    uint32_t crossed = e->at;
+    emit_fs_to_host(e);
+    e_mov(e, true, E_RDI, E_R15);
+    e_mov(e, false, E_RSI, E_RBX);
+    emit_call_c(e, OFF(callout_fn));
+    e8(e, 0xe9);
+    jump[0] = e->at;
+    e32(e, 0);
+    e->rw[crossed - 1] = (uint8_t)(e->at - crossed);
+    emit_fs_to_host(e);
+    e_mov(e, true, E_RDI, E_R15);
+    emit_call_c(e, OFF(crossed_fn));
+    e8(e, 0xe9);
+    jump[1] = e->at;
+    e32(e, 0);
+}
+
 /*T:310 Crossing between C and translated code
  *
  * bt_run enters translated code through one routine and every exit comes back through one. (A callout that changed the
  * mode may go straight to the new mode's code: it enters the same routine behind its pushes.) In between, the
- * guest's eight registers are the host's, its arithmetic flags are the host's, GS.base is its window and
+ * guest's eight registers are the host's, its arithmetic flags are the host's, GS.base is the kernel's window, and
  * RSP is a small stack of host return addresses that mirrors the guest's calls. A kick signal can hit any
  * instruction of these routines; each is written so that the signal handler can tell from RIP alone whether
  * the guest's state is in registers or in memory: up to the jump in `enter` memory is right (abort), in
@@ -116,7 +221,7 @@ static uint32_t emit_light(struct emit *e, unsigned which)
 :*/
 void bt_stubs_emit(struct bt_vcpu *v)
 {
-    struct emit e = {v->arena.rw, 0};
+    struct emit e = {.rw = v->arena.rw};
     struct bt_stubs *s = &v->stubs;
 
     /* Offset 0: what an empty jump table entry leads to. r8d: target EIP. */
@@ -145,8 +250,8 @@ void bt_stubs_emit(struct bt_vcpu *v)
     e_mov(&e, true, E_R15, E_RDI);
     e_store(&e, true, E_RSP, OFF(c_rsp));
     e_mov(&e, true, E_R10, E_RSI);
-    e_load(&e, true, E_R9, OFF(gsbase));
-    EB(&e, 0xf3, 0x49, 0x0f, 0xae, 0xd9); /* wrgsbase r9 */
+    e_load(&e, true, E_R9, OFF(window_k));
+    e_wrbase(&e, true, E_R9);
     e_load(&e, true, E_R13, OFF(rx));
     uint32_t go_on = e.at; /* r10: where to; r13, r15 and GS.base are right */
     e_load(&e, true, E_R14, OFF(jtab));
@@ -158,6 +263,7 @@ void bt_stubs_emit(struct bt_vcpu *v)
     EB(&e, 0x0f, 0x85); /* jne abort */
     uint32_t abort_jump = e.at;
     e32(&e, 0);
+    emit_fs_to_guest(&e);
     emit_flags_load(&e);
     emit_gprs(&e, 0x8b);
     EB(&e, 0x41, 0xff, 0xe2); /* jmp r10 */
@@ -173,9 +279,9 @@ void bt_stubs_emit(struct bt_vcpu *v)
     e_store(&e, true, E_RSP, OFF(hstack));
     e_load(&e, true, E_RSP, OFF(c_rsp));
     EB(&e, 0x48, 0x83, 0xec, 0x08); /* sub rsp,8: as in a callout */
+    emit_fs_to_host(&e);
     e_mov(&e, true, E_RDI, E_R15);
-    EB(&e, 0x41, 0xff, 0x97); /* call [r15+miss_fn] */
-    e32(&e, OFF(miss_fn));
+    emit_call_c(&e, OFF(miss_fn));
     e_mov(&e, true, E_R10, E_RAX);
     EB(&e, 0x48, 0x83, 0xf8, BT_GO_OUT); /* cmp rax, BT_GO_OUT */
     EB(&e, 0x0f, 0x87);                  /* ja go_on */
@@ -183,10 +289,9 @@ void bt_stubs_emit(struct bt_vcpu *v)
     e_store_imm(&e, OFF(leave_reason), BT_LEAVE_MISS);
     e_jmp(&e, s->leave_saved);
 
-    /* `mov r8d, site; jmp cross`: a callout that does not come back. A CALL would leave the CPU's return predictor with
-     * an entry too many at each system call. */
     s->cross = e.at;
-    EB(&e, 0x48, 0x8d, 0x64, 0x24, 0xf8); /* lea rsp,[rsp-8] */
+    uint32_t cross_jump[2];
+    emit_cross(&e, go_on, cross_jump);
 
     /* Called by a site as `mov r8d, site; call callout`. r8d: site. */
     s->callout = e.at;
@@ -195,10 +300,12 @@ void bt_stubs_emit(struct bt_vcpu *v)
     e_store(&e, true, E_RSP, OFF(guest_rsp));
     e_load(&e, true, E_RSP, OFF(c_rsp));
     EB(&e, 0x48, 0x83, 0xec, 0x08); /* sub rsp,8: six pushes and a return address leave it misaligned */
+    emit_fs_to_host(&e);
     e_mov(&e, true, E_RDI, E_R15);
     e_mov(&e, false, E_RSI, E_R8);
-    EB(&e, 0x41, 0xff, 0x97); /* call [r15+callout_fn] */
-    e32(&e, OFF(callout_fn));
+    emit_call_c(&e, OFF(callout_fn));
+    e_patch32(&e, cross_jump[0], e.at);
+    e_patch32(&e, cross_jump[1], e.at);
     e_mov(&e, true, E_R10, E_RAX);
     EB(&e, 0x48, 0x83, 0xf8, BT_GO_OUT); /* cmp rax, BT_GO_OUT */
     EB(&e, 0x0f, 0x87);                  /* ja go_on */
@@ -213,6 +320,7 @@ void bt_stubs_emit(struct bt_vcpu *v)
     uint32_t request_jump = e.at;
     e32(&e, 0);
     emit_fpu_live(&e, rc_has_avx(&v->cfg.cpu));
+    emit_fs_to_guest(&e);
     emit_flags_load(&e);
     emit_gprs(&e, 0x8b);
     e8(&e, 0xc3);

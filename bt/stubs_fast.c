@@ -26,12 +26,6 @@ static void jcc_slow(struct emit *e, struct slow *s, unsigned cc)
     e32(e, 0);
 }
 
-static void cmp8(struct emit *e, uint32_t off, uint8_t imm) /* cmp byte [r15+off], imm */
-{
-    e_r15(e, 0x80, false, 7, off);
-    e8(e, imm);
-}
-
 static void cmp32(struct emit *e, uint32_t off, uint8_t imm)
 {
     e_r15(e, 0x83, false, 7, off);
@@ -58,7 +52,7 @@ static void check(struct emit *e, struct slow *s, bool to_user)
 {
     cmp32(e, CPU(request), 0);
     jcc_slow(e, s, JNE);
-    cmp8(e, OFF(cross_fast), 0);
+    e_cmp8(e, OFF(cross_fast), 0);
     jcc_slow(e, s, JE);
     e_r15(e, 0xf7, false, 0, CPU(sysenter_cs)); /* test dword [sysenter_cs], 0xfffc */
     e32(e, 0xfffc);
@@ -70,15 +64,15 @@ static void check(struct emit *e, struct slow *s, bool to_user)
     jcc_slow(e, s, JNE);
     e_load(e, false, E_RAX, OFF(entered_mode));
     if (to_user) {
-        cmp8(e, CPU(cpl), 0);
+        e_cmp8(e, CPU(cpl), 0);
         jcc_slow(e, s, JNE);
-        cmp8(e, OFF(irq_waiting), 0);
+        e_cmp8(e, OFF(irq_waiting), 0);
         jcc_slow(e, s, JNE);
         e8(e, 0xa9); /* test eax, odd: IOPL and AC would count */
         e32(e, BT_MODE_FLAGS_ODD);
         jcc_slow(e, s, JNE);
     } else {
-        cmp8(e, OFF(entered_user), 0);
+        e_cmp8(e, OFF(entered_user), 0);
         jcc_slow(e, s, JE);
     }
     e8(e, 0x25); /* and eax */
@@ -120,15 +114,18 @@ static void segments(struct emit *e, bool to_user)
 
 static void to_other_side(struct emit *e, bool user, bool bmi2)
 {
-    e_load(e, true, E_RAX, SIDE(user, window));
-    EB(e, 0xf3, 0x48, 0x0f, 0xae, 0xd8); /* wrgsbase rax */
-    e_store(e, true, E_RAX, OFF(gsbase));
+    if (user) { /* FS may have been the host's in between */
+        e_cmp8(e, OFF(fs_guest), 0);
+        EB(e, 0x75, 0); /* jne past */
+        uint32_t past = e->at;
+        e_fs_to_user(e, OFF(fs_guest), OFF(window_u));
+        e->rw[past - 1] = (uint8_t)(e->at - past);
+    }
     e_load(e, true, E_R14, SIDE(user, jtab));
     e_store(e, true, E_R14, OFF(jtab));
     e_load(e, false, E_RAX, SIDE(user, mode));
     e_store(e, false, E_RAX, OFF(entered_mode));
-    e_r15(e, 0xc6, false, 0, OFF(entered_user));
-    e8(e, user);
+    e_store8(e, OFF(entered_user), user);
     e_r15(e, 0x83, false, 5, OFF(crossings_left)); /* sub dword, 1 */
     e8(e, 1);
     e_r15(e, 0x83, true, 0, OFF(counts.dispatched)); /* add qword, 1 */
@@ -173,10 +170,8 @@ void bt_stubs_fast(struct bt_vcpu *v, struct emit *e)
     flags_save(e);
     check(e, &slow, true);
     segments(e, true);
-    e_r15(e, 0xc6, false, 0, CPU(cpl));
-    e8(e, 3);
-    e_r15(e, 0xc6, false, 0, CPU(irq_shadow));
-    e8(e, 0);
+    e_store8(e, CPU(cpl), 3);
+    e_store8(e, CPU(irq_shadow), 0);
     e_mov(e, false, E_R12, E_RCX);
     e_mov(e, false, E_R8, E_RDX);
     e_load(e, true, E_RSP, OFF(hstack_user));

@@ -286,7 +286,7 @@ uint32_t bt_translate(struct bt_vcpu *v, uint32_t eip, uint64_t gpa, unsigned sp
                              .first_link = v->link_count,
                              .reloc = v->reloc_count};
     struct tx t = {.v = v,
-                   .e = {v->arena.rw, blk->host},
+                   .e = {v->arena.rw, blk->host, mode & RC_MODE_USER ? 0x64 : 0x65},
                    .blk = blk,
                    .b = b,
                    .eip = eip,

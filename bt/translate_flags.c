@@ -14,12 +14,6 @@
  * eflags. */
 _Static_assert(offsetof(struct rc_cpu, iflag) == offsetof(struct rc_cpu, eflags) + 4, "iflag follows eflags");
 
-static void store_byte(struct emit *e, uint32_t off, uint8_t value) /* mov byte [r15+off], value */
-{
-    e_r15(e, 0xc6, false, 0, off);
-    e8(e, value);
-}
-
 /*T:552 The virtual interrupt flag
  *
  * CLI is one store. STI is a store if no interrupt is waiting; the instruction after it must complete
@@ -41,8 +35,8 @@ static bool emit_sti(struct tx *t)
     uint32_t done_at = e->at - 1;
     e->rw[free_at] = (uint8_t)(e->at - free_at - 1);
     e_mov(e, true, E_RCX, E_R9);
-    store_byte(e, CPU(iflag), 1);
-    store_byte(e, CPU(irq_shadow), 1);
+    e_store8(e, CPU(iflag), 1);
+    e_store8(e, CPU(irq_shadow), 1);
     e_store_imm(e, OFF(shadow_eip), t->next);
     tx_reloc(t, e->at - 4, BT_RELOC_EIP);
     e->rw[done_at] = (uint8_t)(e->at - done_at - 1);
@@ -81,7 +75,7 @@ static void emit_pushf(struct tx *t)
 static void emit_popf(struct tx *t)
 {
     struct emit *e = &t->e;
-    e_stack(e, 0x8b, E_R8, 0);                 /* mov r8d, gs:[r12] */
+    e_stack(e, 0x8b, E_R8, 0);                 /* mov r8d, window:[r12] */
     EB(e, 0x45, 0x89, 0xc1, 0x41, 0x81, 0xe1); /* mov r9d, r8d; and r9d, ~plain */
     e32(e, ~(uint32_t)(RC_ARITH | RC_IF | 2));
     id_r10(t);
@@ -121,7 +115,7 @@ bool tx_flags(struct tx *t, enum tx_kind kind)
     switch (kind) {
     case TX_CLI:
         if (may_change_if)
-            store_byte(&t->e, CPU(iflag), 0);
+            e_store8(&t->e, CPU(iflag), 0);
         return may_change_if;
     case TX_STI:
         return may_change_if && emit_sti(t);

@@ -56,9 +56,10 @@ static uint32_t branch_target(const struct tx *t)
     return t->next + t->insn.imm;
 }
 
-static void push_next(struct tx *t) /* mov dword gs:[r12-4], next; r12 -= 4 */
+static void push_next(struct tx *t) /* mov dword window:[r12-4], next; r12 -= 4 */
 {
-    EB(&t->e, 0x65, 0x67, 0x41, 0xc7, 0x44, 0x24, (uint8_t)(t->esp - 4));
+    e_window(&t->e);
+    EB(&t->e, 0x41, 0xc7, 0x44, 0x24, (uint8_t)(t->esp - 4));
     tx_reloc(t, t->e.at, BT_RELOC_EIP);
     e32(&t->e, t->next);
     t->esp -= 4;

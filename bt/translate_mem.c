@@ -111,7 +111,7 @@ static void put_opcode(struct emit *e, const struct bt_insn *i, const struct tx_
 /*T:330 Redirecting a memory operand
  *
  * Three ways, cheapest first. A flat segment in the window of the current privilege keeps its ModRM byte
- * and gets two prefixes: 65 (GS: the window) and 67 (32-bit effective address, so that wrap-around at 4 GiB
+ * and gets two prefixes: 65 (GS: the kernel's window) or 64 (FS: the user's) and 67 (32-bit effective address, so that wrap-around at 4 GiB
  * is the guest's). FS and GS of the guest add their cached base, truncate to 32 bits, and add 4 GiB if the
  * segment is anything but an ordinary 4 GiB data segment: that lands in the window's guard and the
  * interpreter finds out which fault it is. Supervisor code that was caught touching user pages selects the
@@ -148,7 +148,7 @@ bool tx_emit_op(struct tx *t, const struct tx_op *op)
     if (how == ODD) {
         tx_address(t);
         e_load(e, false, E_R9, SOFT(i->seg) + 4);
-        e8(e, 0x65);
+        e8(e, e->seg);
     } else if (how == DUAL) {
         lea(t, E_R8);
         window_r9(e);
@@ -156,7 +156,7 @@ bool tx_emit_op(struct tx *t, const struct tx_op *op)
         lea(t, E_R8);
         tx_soft_look(t);
     } else if (how == FLAT)
-        EB(e, 0x65, 0x67);
+        e_window(e);
     put_opcode(e, i, op, rex);
     unsigned reg = (op->reg & 7u) << 3;
     switch (how) {
@@ -368,7 +368,9 @@ bool tx_string(struct tx *t)
         if (si)
             EB(e, 0x49, 0x8d, 0x34, 0x32); /* lea rsi, [r10+rsi] */
     } else {
-        e_load(e, true, E_R9, offsetof(struct bt_vcpu, gsbase));
+        e_load(e, true, E_R9,
+               t->mode & RC_MODE_USER ? offsetof(struct bt_vcpu, window_u)
+                                      : offsetof(struct bt_vcpu, window_k));
         if (si)
             EB(e, 0x49, 0x8d, 0x34, 0x31); /* lea rsi, [r9+rsi] */
     }

@@ -151,8 +151,9 @@ static bool pop_rm(struct tx *t)
 static void leave(struct tx *t)
 {
     struct emit *e = &t->e;
-    EB(e, 0x65, 0x67, 0x44, 0x8b, 0x45, 0x00); /* mov r8d, gs:[ebp] */
-    EB(e, 0x44, 0x8d, 0x65, 0x04);             /* lea r12d, [rbp+4] */
+    e_window(e);
+    EB(e, 0x44, 0x8b, 0x45, 0x00); /* mov r8d, window:[ebp] */
+    EB(e, 0x44, 0x8d, 0x65, 0x04); /* lea r12d, [rbp+4] */
     e_mov(e, false, E_RBP, E_R8);
     t->esp = 0;
 }
@@ -168,7 +169,8 @@ bool tx_stack(struct tx *t, enum tx_kind kind)
         tx_push(t, tx_host_reg(i->opcode & 7));
         return true;
     case TX_PUSH_IMM:
-        EB(&t->e, 0x65, 0x67, 0x41, 0xc7, 0x44, 0x24, (uint8_t)(t->esp - 4));
+        e_window(&t->e);
+        EB(&t->e, 0x41, 0xc7, 0x44, 0x24, (uint8_t)(t->esp - 4));
         e32(&t->e, i->imm);
         t->esp -= 4;
         return true;

@@ -150,12 +150,20 @@ static void code_write(struct trap *p, uint64_t gpa)
     capture(p, BT_LEAVE_EVENT);
 }
 
+/* In the window or one of its guards? Nowhere else does translated code touch guest memory that may be missing. */
+static bool is_about(uint64_t addr, uint64_t window)
+{
+    return addr - (window - HOST_WINDOW_SIZE) < 3 * HOST_WINDOW_SIZE;
+}
+
 static bool window_fault(struct trap *p)
 {
     struct bt_vcpu *v = p->v;
     uint64_t addr = p->t->addr;
     uint64_t k = (uint64_t)spt_kernel_window(v->spt), u = (uint64_t)spt_user_window(v->spt);
     bool user_view = addr - u < HOST_WINDOW_SIZE;
+    if (!is_about(addr, k) && !is_about(addr, u))
+        return false; /* a base that is not the window's: better no machine than one that is let do that */
     if (!user_view && addr - k >= HOST_WINDOW_SIZE) {
         guilty(p, BT_FORM_INTERP); /* a guard: odd segment, wrap-around at 4 GiB */
         return true;

@@ -13,7 +13,7 @@
  * each block can be checked by a second program that knows none of its tricks. It walks once over the
  * block's instructions and keeps, for every host register, what kind of value it must hold: a number of at
  * most 32 bits, a window's base, a jump table entry, an address inside the cache, or anything at all. An
- * access through GS with a 32-bit address is always good; one at a window base plus a 32-bit number is
+ * access with a 32-bit address through FS in user code and GS in kernel code is always good; one at a window base plus a 32-bit number is
  * good; a jump through a register is good if the register was made by the jump table's own steps. Where two
  * ways meet, only what both agree on is still known, so a branch into the middle of a sequence gains
  * nothing: its registers hold "anything" and the next access is refused.
@@ -285,14 +285,15 @@ static bool check_prefixes(struct vf *f)
     const ZydisDecodedInstruction *z = &f->insn;
     unsigned seen = 0;
     for (unsigned i = 0; i < z->raw.prefix_count; i++) {
-        static const uint8_t known[] = {0x65, 0x67, 0x66, 0xf0, 0xf2, 0xf3};
+        const uint8_t known[] = {f->b->mode & RC_MODE_USER ? 0x64 : 0x65, 0x67, 0x66, 0xf0, 0xf2, 0xf3};
         unsigned p = z->raw.prefixes[i].value, bit = 0;
         for (unsigned k = 0; k < sizeof known; k++)
             bit |= p == known[k] ? 1u << k : 0;
         if ((p & 0xf0) == 0x40 && i == z->raw.prefix_count - 1u)
             continue;
         if (!bit || seen & bit)
-            return vf_refuse(f, "prefix that is doubled, misplaced or names another segment than GS");
+            return vf_refuse(
+                f, "prefix that is doubled, misplaced or names another window than this privilege's");
         seen |= bit;
     }
     return true;

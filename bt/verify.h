@@ -71,6 +71,8 @@ int vf_gpr(ZydisRegister reg);
 bool vf_is_guest(int gpr);
 bool vf_is_scratch(int gpr);
 bool vf_is_host(int gpr);
+ZydisRegister vf_window(const struct vf *f);
+bool vf_in_segment(const ZydisDecodedOperand *o); /* with a base of its own: one that FS or GS adds */
 /* verify_vcpu.c: an instruction that names the vCPU structure, r15; and the host stack's PUSH and POP. */
 bool vf_names_vcpu(const struct vf *f);
 bool vf_vcpu(struct vf *f);

@@ -109,6 +109,17 @@ bool vf_is_scratch(int gpr)
     return gpr >= R8 && gpr <= R11;
 }
 
+/* The segment register whose base is the window of the block's privilege. */
+ZydisRegister vf_window(const struct vf *f)
+{
+    return f->b->mode & RC_MODE_USER ? ZYDIS_REGISTER_FS : ZYDIS_REGISTER_GS;
+}
+
+bool vf_in_segment(const ZydisDecodedOperand *o)
+{
+    return o->mem.segment == ZYDIS_REGISTER_FS || o->mem.segment == ZYDIS_REGISTER_GS;
+}
+
 bool vf_is_host(int gpr) /* RSP and the translator's bases */
 {
     return gpr == RSP || gpr >= R13;
@@ -155,7 +166,7 @@ static bool names_host(const ZydisDecodedOperandMem *m)
 static bool check_guest_memory(struct vf *f, const ZydisDecodedOperand *o)
 {
     const ZydisDecodedOperandMem *m = &o->mem;
-    bool gs = m->segment == ZYDIS_REGISTER_GS;
+    bool window = m->segment == vf_window(f);
     if (o->visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN)
         return vf_refuse(f, "an implicit memory operand cannot be confined to a window");
     if (m->base == ZYDIS_REGISTER_RIP || m->base == ZYDIS_REGISTER_EIP)
@@ -164,18 +175,19 @@ static bool check_guest_memory(struct vf *f, const ZydisDecodedOperand *o)
         return vf_refuse(f, "memory at a host register is not the guest's");
     if (is_kind(f, m->base, VF_PAGE))
         return vf_page_access(f, o);
-    if (gs && f->insn.address_width == 32)
+    if (window && f->insn.address_width == 32)
         return true;
-    if (gs && vf_is_scratch(vf_gpr(m->base)) && is_num(f, m->base, UINT32_MAX)) {
+    if (window && vf_is_scratch(vf_gpr(m->base)) && is_num(f, m->base, UINT32_MAX)) {
         if (is_kind(f, m->index, VF_ODD) && m->scale == 8 && !m->disp.value)
             return true;
-        return vf_refuse(f, "64-bit address in GS without the segment's high half as index");
+        return vf_refuse(f, "64-bit address in the window without the segment's high half as index");
     }
-    if (gs)
-        return vf_refuse(f, "64-bit address in GS whose base is not known to have 32 bits");
+    if (window)
+        return vf_refuse(f, "64-bit address in the window whose base is not known to have 32 bits");
     if (is_kind(f, m->base, VF_WINDOW) && is_num(f, m->index, UINT32_MAX) && m->scale == 1 && !m->disp.value)
         return true;
-    return vf_refuse(f, "memory neither in GS with a 32-bit address nor at a selected window");
+    return vf_refuse(
+        f, "memory neither in this privilege's window with a 32-bit address nor at a selected window");
 }
 
 static bool load_jump_offset(struct vf *f)
@@ -184,7 +196,7 @@ static bool load_jump_offset(struct vf *f)
     ZydisRegister to = f->op[0].reg.value;
     if (f->insn.mnemonic != ZYDIS_MNEMONIC_MOV || f->op[0].type != ZYDIS_OPERAND_TYPE_REGISTER ||
         f->op[0].size != 32 || !vf_is_scratch(vf_gpr(to)) || f->insn.address_width != 64 ||
-        m->segment == ZYDIS_REGISTER_GS || m->scale != 4 || m->disp.value)
+        vf_in_segment(&f->op[1]) || m->scale != 4 || m->disp.value)
         return vf_refuse(f, "the jump table is only for loads of an entry into r8-r11");
     if (!is_num(f, m->index, BT_JTAB_ENTRIES - 1))
         return vf_refuse(f, "jump table index that is not a 16-bit number");
@@ -198,7 +210,7 @@ static bool load_shown(struct vf *f)
     ZydisRegister to = f->op[0].reg.value;
     if (f->insn.mnemonic != ZYDIS_MNEMONIC_MOVZX || f->op[0].type != ZYDIS_OPERAND_TYPE_REGISTER ||
         f->op[0].size != 32 || f->op[1].size != 16 || !vf_is_scratch(vf_gpr(to)) ||
-        f->insn.address_width != 64 || m->segment == ZYDIS_REGISTER_GS || m->scale != 2 || m->disp.value)
+        f->insn.address_width != 64 || vf_in_segment(&f->op[1]) || m->scale != 2 || m->disp.value)
         return vf_refuse(f, "the table of shown pages is only for loads of an entry into r8-r11");
     if (!is_num(f, m->index, BT_SHOWN_PAGES - 1))
         return vf_refuse(f, "index into the table of shown pages that is not a page number");
@@ -288,8 +300,8 @@ static bool check_register(struct vf *f, const ZydisDecodedOperand *o)
  * are truncated and zero-extended in 64-bit mode (vol. 1 3.3.7.1). */
 static bool check_gather(struct vf *f, const ZydisDecodedOperand *o)
 {
-    if (o->mem.segment != ZYDIS_REGISTER_GS || f->insn.address_width != 32)
-        return vf_refuse(f, "a gather that is not in GS with 32-bit addresses");
+    if (o->mem.segment != vf_window(f) || f->insn.address_width != 32)
+        return vf_refuse(f, "a gather that is not in the window with 32-bit addresses");
     if (ZydisRegisterGetId(o->mem.index) >= 8)
         return vf_refuse(f, "names a vector register that 32-bit code does not have");
     return check_guest_memory(f, o);
@@ -389,8 +401,8 @@ static bool string_insn(struct vf *f)
     for (unsigned i = 0; i < f->insn.operand_count; i++) {
         const ZydisDecodedOperand *o = &f->op[i];
         if (o->type == ZYDIS_OPERAND_TYPE_MEMORY) {
-            if (o->mem.segment == ZYDIS_REGISTER_GS)
-                return vf_refuse(f, "a string instruction in GS adds the window twice");
+            if (vf_in_segment(o))
+                return vf_refuse(f, "a string instruction with a prefix adds the window twice");
             if (!is_kind(f, o->mem.base, VF_POINTER))
                 return vf_refuse(f, "a string instruction whose RSI or RDI does not point into a window");
             if (o->size == 64)

@@ -159,7 +159,7 @@ bool vf_page_access(struct vf *f, const ZydisDecodedOperand *o)
     ZydisMnemonic m = f->insn.mnemonic;
     if (f->owed != VF_ACCESS || page->kind != VF_PAGE || o->mem.base != ZYDIS_REGISTER_R9 ||
         o->mem.index != ZYDIS_REGISTER_R8 || o->mem.scale != 1 || o->mem.disp.value ||
-        f->insn.address_width != 64 || o->mem.segment == ZYDIS_REGISTER_GS)
+        f->insn.address_width != 64 || vf_in_segment(o))
         return vf_refuse(f, "a page from the software TLB is for [r9+r8] of the next instruction only");
     if (o->size == 0 || o->size > page->bits * 8)
         return vf_refuse(f, "an operand longer than the one that was looked up");

@@ -9,7 +9,8 @@
 enum vf_use {
     VF_LOAD_NUM,    /* MOV or MOVZX into any register but the host's: a number */
     VF_LOAD_ODD,    /* MOV into a scratch register: 0 or 4 GiB / 8 */
-    VF_LOAD_WINDOW, /* the same: a window base */
+    VF_LOAD_KERNEL, /* the same: the base of the kernel's window, for supervisor code */
+    VF_LOAD_USER,   /* the same: the user's, for user code */
     VF_LOAD_SHOWN,  /* the same: the table of what a window is believed to show */
     VF_LOAD_RING0,  /* LOAD_NUM, of what only CPL 0 may see */
     VF_TEST,        /* CMP with an immediate */
@@ -27,19 +28,30 @@ static const struct vf_field {
     size_t offset;
     uint8_t size, use;
 } field_table[] = {
-    {VCPU(gsbase), 8, VF_LOAD_WINDOW},      {VCPU(shown), 8, VF_LOAD_SHOWN},
-    {CPU(cr0), 4, VF_LOAD_RING0},           {CPU(cr2), 4, VF_LOAD_RING0},
-    {CPU(cr3), 4, VF_LOAD_RING0},           {CPU(cr4), 4, VF_LOAD_RING0},
-    {SEG(RC_FS, soft), 4, VF_LOAD_NUM},     {SEG(RC_GS, soft), 4, VF_LOAD_NUM},
-    {SEG(RC_FS, soft) + 4, 4, VF_LOAD_ODD}, {SEG(RC_GS, soft) + 4, 4, VF_LOAD_ODD},
+    {VCPU(window_k), 8, VF_LOAD_KERNEL},
+    {VCPU(window_u), 8, VF_LOAD_USER},
+    {VCPU(shown), 8, VF_LOAD_SHOWN},
+    {CPU(cr0), 4, VF_LOAD_RING0},
+    {CPU(cr2), 4, VF_LOAD_RING0},
+    {CPU(cr3), 4, VF_LOAD_RING0},
+    {CPU(cr4), 4, VF_LOAD_RING0},
+    {SEG(RC_FS, soft), 4, VF_LOAD_NUM},
+    {SEG(RC_GS, soft), 4, VF_LOAD_NUM},
+    {SEG(RC_FS, soft) + 4, 4, VF_LOAD_ODD},
+    {SEG(RC_GS, soft) + 4, 4, VF_LOAD_ODD},
     {SEG(RC_ES, selector), 2, VF_LOAD_NUM}, /* MOV r, sreg and PUSH sreg */
-    {SEG(RC_CS, selector), 2, VF_LOAD_NUM}, {SEG(RC_SS, selector), 2, VF_LOAD_NUM},
-    {SEG(RC_DS, selector), 2, VF_LOAD_NUM}, {SEG(RC_FS, selector), 2, VF_LOAD_NUM},
-    {SEG(RC_GS, selector), 2, VF_LOAD_NUM}, {CPU(iflag), 1, VF_STORE_IF}, /* CLI, STI, POPF */
-    {CPU(irq_shadow), 1, VF_STORE_BOOL},    {VCPU(shadow_eip), 4, VF_STORE_IMM},
+    {SEG(RC_CS, selector), 2, VF_LOAD_NUM},
+    {SEG(RC_SS, selector), 2, VF_LOAD_NUM},
+    {SEG(RC_DS, selector), 2, VF_LOAD_NUM},
+    {SEG(RC_FS, selector), 2, VF_LOAD_NUM},
+    {SEG(RC_GS, selector), 2, VF_LOAD_NUM},
+    {CPU(iflag), 1, VF_STORE_IF}, /* CLI, STI, POPF */
+    {CPU(irq_shadow), 1, VF_STORE_BOOL},
+    {VCPU(shadow_eip), 4, VF_STORE_IMM},
     {CPU(iflag) - 1, 2, VF_LOAD_NUM},  /* PUSHF: IF in bit 8 */
     {CPU(eflags) + 2, 2, VF_LOAD_NUM}, /* PUSHF, POPF: ID in bit 5 */
-    {VCPU(irq_waiting), 1, VF_LOAD_NUM},    {VCPU(irq_waiting), 1, VF_TEST},
+    {VCPU(irq_waiting), 1, VF_LOAD_NUM},
+    {VCPU(irq_waiting), 1, VF_TEST},
     {VCPU(tsc_read), 1, VF_STORE_BOOL}, /* RDTSC */
 };
 
@@ -87,7 +99,7 @@ static unsigned uses(const struct vf *f, int which)
     bool loads = which == 1 && o[0].type == ZYDIS_OPERAND_TYPE_REGISTER && vf_gpr(o[0].reg.value) >= 0;
     bool imm = which == 0 && o[1].type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
     if (loads && z->mnemonic == ZYDIS_MNEMONIC_MOV)
-        return o[0].size == 64   ? 1u << VF_LOAD_WINDOW | 1u << VF_LOAD_SHOWN
+        return o[0].size == 64   ? 1u << VF_LOAD_KERNEL | 1u << VF_LOAD_USER | 1u << VF_LOAD_SHOWN
                : o[0].size == 32 ? 1u << VF_LOAD_NUM | 1u << VF_LOAD_ODD | 1u << VF_LOAD_RING0
                                  : 0;
     if (loads && z->mnemonic == ZYDIS_MNEMONIC_MOVZX && o[0].size == 32)
@@ -112,7 +124,10 @@ static bool apply(struct vf *f, const struct vf_field *row)
         return load(f, vf_num(UINT32_MAX), false);
     case VF_LOAD_ODD:
         return load(f, (struct vf_value){.kind = VF_ODD}, true);
-    case VF_LOAD_WINDOW:
+    case VF_LOAD_KERNEL:
+    case VF_LOAD_USER:
+        if ((row->use == VF_LOAD_USER) != !!(f->b->mode & RC_MODE_USER))
+            return vf_refuse(f, "the window of another privilege");
         return load(f, (struct vf_value){.kind = VF_WINDOW}, true);
     case VF_LOAD_SHOWN:
         return load(f, (struct vf_value){.kind = VF_SHOWN}, true);
@@ -130,8 +145,7 @@ bool vf_vcpu(struct vf *f)
     int which = vcpu_operand(f);
     const ZydisDecodedOperand *o = &f->op[which];
     unsigned use = uses(f, which);
-    if (o->mem.type != ZYDIS_MEMOP_TYPE_MEM || f->insn.address_width != 64 ||
-        o->mem.segment == ZYDIS_REGISTER_GS)
+    if (o->mem.type != ZYDIS_MEMOP_TYPE_MEM || f->insn.address_width != 64 || vf_in_segment(o))
         return vf_refuse(f, "the vCPU structure is addressed in an unknown way");
     if (o->mem.index != ZYDIS_REGISTER_NONE)
         return which == 1 ? load_window(f)

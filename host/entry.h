@@ -10,13 +10,22 @@
 #define HOST_SIG_KICK (SIGRTMIN + 5)
 
 /*
- * Defines name(signo, info, uc): an entry point fit for sigaction that clears RFLAGS.AC and continues in the
- * C function target. The kernel clears DF and TF when it enters a handler, but leaves AC as the interrupted
- * code had it; a guest that sets AC would otherwise make the compiler's first unaligned access in a handler
- * raise #AC.
+ * Defines name(signo, info, uc) and name_fs: entry points fit for sigaction that put straight what the interrupted code
+ * may have left and the kernel does not, and call the C function target.
+ *
+ * RFLAGS.AC: the kernel clears DF and TF when it enters a handler, but leaves AC; a guest that sets it would make the
+ * compiler's first unaligned access raise #AC.
+ *
+ * FS.base (name_fs, for hosts on which user code may change it): translated user code has a window there, whose low 32
+ * bits are 0. C needs this thread's own, which is in the lowest word of the signal stack, found by its alignment; the
+ * kernel neither saves nor restores it, so what was there is put back.
  */
+#define HOST_SIGNAL_STACK 262144
+#define HOST_STRING_(x)   #x
+#define HOST_STRING(x)    HOST_STRING_(x)
 #define HOST_SIGNAL_ENTRY(name, target)                                                                      \
     void name(int signo, siginfo_t *info, void *uc);                                                         \
+    void name##_fs(int signo, siginfo_t *info, void *uc);                                                    \
     void target(int signo, siginfo_t *info, void *uc);                                                       \
     __asm__(".pushsection .text\n"                                                                           \
             ".type " #name ", @function\n" #name ":\n"                                                       \
@@ -25,7 +34,34 @@
             "    popfq\n"                                                                                    \
             "    jmp " #target "\n"                                                                          \
             ".size " #name ", . - " #name "\n"                                                               \
-            ".popsection")
+            ".type " #name "_fs, @function\n" #name "_fs:\n"                                                 \
+            "    .cfi_startproc\n"                                                                           \
+            "    push %rbx\n"                                                                                \
+            "    .cfi_adjust_cfa_offset 8\n"                                                                 \
+            "    .cfi_rel_offset %rbx, 0\n"                                                                  \
+            "    pushfq\n"                                                                                   \
+            "    andl $~0x40000, (%rsp)\n"                                                                   \
+            "    popfq\n"                                                                                    \
+            "    rdfsbase %rbx\n"                                                                            \
+            "    test %ebx, %ebx\n"                                                                          \
+            "    jnz 1f\n"                                                                                   \
+            "    mov %rsp, %rax\n"                                                                           \
+            "    and $-" HOST_STRING(HOST_SIGNAL_STACK) ", %rax\n"                                           \
+                                                        "    mov (%rax), %rax\n"                             \
+                                                        "    wrfsbase %rax\n"                                \
+                                                        "1:  call " #target "\n"                             \
+                                                        "    wrfsbase %rbx\n"                                \
+                                                        "    pop %rbx\n"                                     \
+                                                        "    .cfi_adjust_cfa_offset -8\n"                    \
+                                                        "    .cfi_restore %rbx\n"                            \
+                                                        "    ret\n"                                          \
+                                                        "    .cfi_endproc\n"                                 \
+                                                        ".size " #name "_fs, . - " #name "_fs\n"             \
+                                                        ".popsection")
+
+/* Of the two the one for this host. */
+#define HOST_SIGNAL_FN(name) (host_has_fsgsbase() ? name##_fs : name)
+bool host_has_fsgsbase(void);
 
 typedef void (*host_signal_fn)(int signo, siginfo_t *info, void *uc);
 

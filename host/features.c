@@ -1,6 +1,7 @@
 /* What this host offers. Each probe tries the thing itself; nothing is concluded from version numbers. */
 #define _GNU_SOURCE
 #include "host/host.h"
+#include "entry.h"
 
 #include <cpuid.h>
 #include <fcntl.h>
@@ -15,6 +16,11 @@
 #include <unistd.h>
 
 #define HWCAP2_FSGSBASE_BIT 2u /* Linux, arch/x86 AT_HWCAP2: user code may execute WRGSBASE */
+
+bool host_has_fsgsbase(void)
+{
+    return getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE_BIT;
+}
 
 static bool can_open(const char *path, int flags)
 {
@@ -116,7 +122,7 @@ void host_features_probe(struct host_features *f)
     struct utsname name;
 
     memset(f, 0, sizeof(*f));
-    f->fsgsbase = (getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE_BIT) != 0;
+    f->fsgsbase = host_has_fsgsbase();
     f->memfd = probe_memfd();
     f->kvm = can_open("/dev/kvm", O_RDWR);
     f->overcommit_ok = probe_reservation();

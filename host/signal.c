@@ -3,6 +3,7 @@
 #include "host/host.h"
 #include "entry.h"
 
+#include <asm/prctl.h>
 #include <errno.h>
 #include <execinfo.h>
 #include <string.h>
@@ -10,8 +11,6 @@
 #include <sys/syscall.h>
 #include <ucontext.h>
 #include <unistd.h>
-
-#define ALTSTACK_SIZE ((size_t)256 << 10)
 
 /* The process-wide state host.h admits to. initial-exec: no lazy allocation on first use, which may be in a
  * handler. */
@@ -133,7 +132,7 @@ void host_signal_install(int signo, host_signal_fn fn, bool sync)
 
 void host_signal_install_kick(void)
 {
-    host_signal_install(HOST_SIG_KICK, host_signal_entry, false);
+    host_signal_install(HOST_SIG_KICK, HOST_SIGNAL_FN(host_signal_entry), false);
 }
 
 void host_signal_install_all(void)
@@ -142,31 +141,55 @@ void host_signal_install_all(void)
     /* The first backtrace() loads a library, which must not happen in a handler. */
     backtrace(&frame, 1);
     for (size_t i = 0; i < CPU_SIGNAL_COUNT; i++)
-        host_signal_install(cpu_signals[i], host_signal_entry, true);
+        host_signal_install(cpu_signals[i], HOST_SIGNAL_FN(host_signal_entry), true);
     host_signal_install_kick();
 }
 
-/* ---- The alternate stack: one page for what was set before, one guard page, the stack. ---- */
+/* ---- The alternate stack, at a multiple of its size, in its lowest word FS.base of the thread that runs on it (entry.h);
+ * below it a guard page, and what was set before. ---- */
 
 struct altstack {
     stack_t previous;
+    void *mapping;
 };
 
-#define ALTSTACK_MAPPING (2 * (size_t)HOST_PAGE + ALTSTACK_SIZE)
+#define ALTSTACK_HEADER  (2 * (size_t)HOST_PAGE)
+#define ALTSTACK_MAPPING (ALTSTACK_HEADER + 2 * (size_t)HOST_SIGNAL_STACK)
+
+static uint8_t *altstack_base(void *mapping)
+{
+    uintptr_t least = (uintptr_t)mapping + ALTSTACK_HEADER;
+    return (uint8_t *)((least + HOST_SIGNAL_STACK - 1) & -(uintptr_t)HOST_SIGNAL_STACK);
+}
+
+/* A base that looks like a window's would be taken for one; no C library has it there. */
+static int own_fs_base(uint64_t *base, struct host_err *err)
+{
+    if (syscall(SYS_arch_prctl, ARCH_GET_FS, base) != 0)
+        return host_fail(err, "cannot read FS.base (%s)", strerror(errno));
+    return (uint32_t)*base ? 0 : host_fail(err, "this thread's data is at a multiple of 4 GiB");
+}
 
 static int altstack_push(struct host_thread *t, struct host_err *err)
 {
-    uint8_t *at = mmap(NULL, ALTSTACK_MAPPING, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    uint64_t fs_base;
+    if (own_fs_base(&fs_base, err) != 0)
+        return -1;
+    void *at = mmap(NULL, ALTSTACK_MAPPING, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (at == MAP_FAILED)
         return host_fail(err, "cannot map a signal stack (%s)", strerror(errno));
-    struct altstack *header = (struct altstack *)at;
-    stack_t stack = {.ss_sp = at + 2 * HOST_PAGE, .ss_size = ALTSTACK_SIZE};
-    if (mprotect(at + HOST_PAGE, HOST_PAGE, PROT_NONE) != 0 || sigaltstack(&stack, &header->previous) != 0) {
+    uint8_t *base = altstack_base(at);
+    struct altstack *header = (struct altstack *)(base - ALTSTACK_HEADER);
+    stack_t stack = {.ss_sp = base, .ss_size = HOST_SIGNAL_STACK};
+    header->mapping = at;
+    *(uint64_t *)base = fs_base;
+    if (mprotect(base - HOST_PAGE, HOST_PAGE, PROT_NONE) != 0 ||
+        sigaltstack(&stack, &header->previous) != 0) {
         host_fail(err, "cannot set the signal stack (%s)", strerror(errno));
         munmap(at, ALTSTACK_MAPPING);
         return -1;
     }
-    t->altstack = at;
+    t->altstack = header;
     return 0;
 }
 
@@ -174,7 +197,7 @@ static void altstack_pop(struct host_thread *t)
 {
     struct altstack *header = t->altstack;
     sigaltstack(&header->previous, NULL);
-    munmap(header, ALTSTACK_MAPPING);
+    munmap(header->mapping, ALTSTACK_MAPPING);
     t->altstack = NULL;
 }
 

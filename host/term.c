@@ -80,7 +80,7 @@ static void stop_self(void)
     sigemptyset(&set);
     sigaddset(&set, SIGTSTP);
     pthread_sigmask(SIG_UNBLOCK, &set, NULL); /* stops here */
-    host_signal_install(SIGTSTP, host_term_entry, false);
+    host_signal_install(SIGTSTP, HOST_SIGNAL_FN(host_term_entry), false);
     enter_raw();
 }
 
@@ -107,7 +107,7 @@ static void hook_if_default(int signo)
 {
     struct sigaction now;
     if (sigaction(signo, NULL, &now) == 0 && !(now.sa_flags & SA_SIGINFO) && now.sa_handler == SIG_DFL)
-        host_signal_install(signo, host_term_entry, false);
+        host_signal_install(signo, HOST_SIGNAL_FN(host_term_entry), false);
 }
 
 static void hook_exits(void)

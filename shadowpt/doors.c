@@ -160,6 +160,11 @@ void *spt_ptr(struct spt *s, uint32_t gva, unsigned len, uint32_t access)
     return ptr_miss(s, gva, len, access);
 }
 
+void *spt_ptr_known(const struct spt *s, uint32_t gva, unsigned len, uint32_t access)
+{
+    return tlb_hit(s, gva, len, access >> 1);
+}
+
 /* ---- Linear doors ---- */
 
 /* A door call is cut at page boundaries; all pieces are checked before the first byte moves. */

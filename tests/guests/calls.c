@@ -154,6 +154,29 @@ static void coroutines(void)
     check_eq(turns, 1000, "two stacks taking turns 1000 times");
 }
 
+/* A translator may keep a mirror of the calls: whatever its size, an interrupt may come just when it is full. */
+extern const char call_and_int[], only_iret[];
+__asm__("call_and_int: decl %ecx; jz 1f; call call_and_int; ret; 1: incl %eax; int $0x81; ret\n"
+        "only_iret: iret\n");
+
+static void interrupts_at_any_depth(void)
+{
+    u32 n = 0;
+    idt_set(0x81, (u32)only_iret, 0x8e);
+    for (u32 depth = 8100; depth < 8200; depth++) {
+        u32 c = depth;
+        __asm__ volatile("call call_and_int" : "+a"(n), "+c"(c) : : "memory");
+    }
+    check_eq(n, 100, "an interrupt below 8100 to 8199 calls");
+}
+
+static u32 interrupts(u32 unused)
+{
+    (void)unused;
+    interrupts_at_any_depth();
+    return 0;
+}
+
 static void conditional_forms(void)
 {
     u32 c = 5, n = 0;
@@ -182,4 +205,5 @@ void guest_main(void)
     tables();
     coroutines();
     conditional_forms();
+    on_stack(BIG_STACK, interrupts, 0);
 }

@@ -189,7 +189,8 @@ struct body {
         __VA_ARGS__                                                                                          \
     }
 #define LE32(x)   (uint8_t)(x), (uint8_t)((x) >> 8), (uint8_t)((x) >> 16), (uint8_t)((uint32_t)(x) >> 24)
-#define GSBASE    LE32(offsetof(struct bt_vcpu, gsbase))
+#define KERNEL    LE32(offsetof(struct bt_vcpu, window_k))
+#define USER      LE32(offsetof(struct bt_vcpu, window_u))
 #define WINDOW    LE32(offsetof(struct bt_vcpu, window))
 #define FS        (offsetof(struct rc_cpu, seg) + RC_FS * sizeof(struct rc_seg))
 #define SOFT      LE32(FS + offsetof(struct rc_seg, soft))
@@ -211,7 +212,7 @@ struct body {
 #define PICK_R9   0x45, 0x89, 0xc1, 0x41, 0x0f, 0xc9, 0x45, 0x0f, 0xb6, 0xc9, 0x4f, 0x8b, 0x8c, 0xcf, WINDOW
 #define LOOK_UP   0x45, 0x0f, 0xb7, 0xc8, 0x47, 0x8b, 0x0c, 0x8e, 0x4f, 0x8d, 0x0c, 0x29
 #define SOFT_ADDR LEA_R8, 0x45, 0x8b, 0x8f, SOFT, 0x47, 0x8d, 0x04, 0x08, 0x45, 0x8b, 0x8f, SOFT_HI
-#define PLUS_RSI  0x4d, 0x8b, 0x8f, GSBASE, 0x49, 0x8d, 0x34, 0x31 /* rsi += window */
+#define PLUS_RSI  0x4d, 0x8b, 0x8f, KERNEL, 0x49, 0x8d, 0x34, 0x31 /* rsi += window */
 #define PLUS_RDI  0x49, 0x8d, 0x3c, 0x39                           /* rdi += r9 */
 
 static const struct body good[] = {
@@ -222,6 +223,12 @@ static const struct body good[] = {
     {"lock add gs:[esp+8], ecx", NULL, 0, B(0x65, 0x67, 0xf0, 0x41, 0x01, 0x4c, 0x24, 0x08)},
     {"mov eax, gs:[abs32]", NULL, 0, B(0x65, 0x67, 0x8b, 0x04, 0x25, LE32(0xc0000000))},
     {"push eax", NULL, 0, B(0x65, 0x67, 0x41, 0x89, 0x44, 0x24, 0xfc, 0x45, 0x8d, 0x64, 0x24, 0xfc)},
+    {"user: mov eax, fs:[ebx]", NULL, RC_MODE_USER, B(0x64, 0x67, 0x8b, 0x03)},
+    {"user: push eax", NULL, RC_MODE_USER,
+     B(0x64, 0x67, 0x41, 0x89, 0x44, 0x24, 0xfc, 0x45, 0x8d, 0x64, 0x24, 0xfc)},
+    {"user: segment FS", NULL, RC_MODE_USER, B(SOFT_ADDR, 0x64, 0x43, 0x8b, 0x04, 0xc8)},
+    {"user: vpgatherdd xmm0, fs:[ecx+xmm1*4], xmm2", NULL, RC_MODE_USER,
+     B(0x64, 0x67, 0xc4, 0xe2, 0x69, 0x90, 0x04, 0x89)},
     {"inc esp", NULL, 0, B(0x41, 0xff, 0xc4)},
     {"leave", NULL, 0, B(0x65, 0x67, 0x44, 0x8b, 0x45, 0x00, 0x44, 0x8d, 0x65, 0x04, 0x44, 0x89, 0xc5)},
     {"mov ah, bl; cdq; mul ebx; bsf eax, ecx", NULL, 0, B(0x88, 0xdc, 0x99, 0xf7, 0xe3, 0x0f, 0xbc, 0xc1)},
@@ -253,7 +260,7 @@ static const struct body good[] = {
     {"probe for a store", NULL, RC_MODE_USER,
      B(PAGE_R9, SHOWN_R10, ENTRY_R10, 0x49, 0x89, 0xc9, 0x41, 0x8d, 0x8a, LE32(-0xffff))},
     {"rep movsd", NULL, 0, B(PLUS_RSI, PLUS_RDI, 0xf3, 0xa5, 0x89, 0xf6, 0x89, 0xff)},
-    {"scasb", NULL, RC_MODE_USER, B(0x4d, 0x8b, 0x8f, GSBASE, PLUS_RDI, 0xae, 0x89, 0xff)},
+    {"scasb", NULL, RC_MODE_USER, B(0x4d, 0x8b, 0x8f, USER, PLUS_RDI, 0xae, 0x89, 0xff)},
     {"mov eax, fs", NULL, 0, B(0x41, 0x0f, 0xb7, 0x87, SEL)},
     {"cli", NULL, RC_MODE_IOPL, B(0x41, 0xc6, 0x47, IFLAG, 0x00)},
     {"pushf's image", NULL, 0, B(0x9c, 0x41, 0x58, 0x45, 0x0f, 0xb7, 0x4f, (uint8_t)(IFLAG - 1))},
@@ -269,19 +276,33 @@ static const struct body bad[] = {
      B(0x45, 0x8b, 0x57, (uint8_t)offsetof(struct rc_cpu, eflags))},
     {"a store to EFLAGS", "may not be used like this", 0, B(0x66, 0x45, 0x89, 0x57, EFLAGS_HI)},
     /* memory */
-    {"no GS", "neither in GS", 0, B(0x67, 0x8b, 0x03)},
-    {"no GS, 64-bit", "neither in GS", 0, B(0x8b, 0x03)},
+    {"no GS", "neither in this privilege's window", 0, B(0x67, 0x8b, 0x03)},
+    {"no GS, 64-bit", "neither in this privilege's window", 0, B(0x8b, 0x03)},
     {"GS, 64-bit address", "not known to have 32 bits", 0, B(0x65, 0x8b, 0x03)},
-    {"FS", "another segment than GS", 0, B(0x64, 0x67, 0x8b, 0x03)},
-    {"GS, then FS", "another segment than GS", 0, B(0x65, 0x64, 0x67, 0x8b, 0x03)},
-    {"GS, then DS", "another segment than GS", 0, B(0x65, 0x3e, 0x67, 0x8b, 0x03)},
+    {"FS", "names another window", 0, B(0x64, 0x67, 0x8b, 0x03)},
+    {"GS in user code", "names another window", RC_MODE_USER, B(0x65, 0x67, 0x8b, 0x03)},
+    {"a store to GS in user code", "names another window", RC_MODE_USER, B(0x65, 0x67, 0x89, 0x03)},
+    {"a push to GS in user code", "names another window", RC_MODE_USER,
+     B(0x65, 0x67, 0x41, 0x89, 0x44, 0x24, 0xfc)},
+    {"segment FS by GS in user code", "names another window", RC_MODE_USER,
+     B(SOFT_ADDR, 0x65, 0x43, 0x8b, 0x04, 0xc8)},
+    {"segment FS by FS in kernel code", "names another window", 0,
+     B(SOFT_ADDR, 0x64, 0x43, 0x8b, 0x04, 0xc8)},
+    {"user code gathers in GS", "names another window", RC_MODE_USER,
+     B(0x65, 0x67, 0xc4, 0xe2, 0x69, 0x90, 0x04, 0x89)},
+    {"kernel code gathers in FS", "names another window", 0,
+     B(0x64, 0x67, 0xc4, 0xe2, 0x69, 0x90, 0x04, 0x89)},
+    {"FS in user code, then GS", "names another window", RC_MODE_USER, B(0x64, 0x65, 0x67, 0x8b, 0x03)},
+    {"FS in user code, 64-bit address", "not known to have 32 bits", RC_MODE_USER, B(0x64, 0x8b, 0x03)},
+    {"GS, then FS", "names another window", 0, B(0x65, 0x64, 0x67, 0x8b, 0x03)},
+    {"GS, then DS", "names another window", 0, B(0x65, 0x3e, 0x67, 0x8b, 0x03)},
     {"GS twice", "doubled", 0, B(0x65, 0x65, 0x67, 0x8b, 0x03)},
     {"REX before a legacy prefix", "misplaced", 0, B(0x48, 0x65, 0x67, 0x8b, 0x03)},
     {"RIP-relative", "relative to RIP", 0, B(0x8b, 0x05, LE32(0))},
     {"EIP-relative in GS", "relative to RIP", 0, B(0x65, 0x67, 0x8b, 0x05, LE32(0))},
     {"address of RSP", "host register", 0, B(0x65, 0x67, 0x8b, 0x04, 0x24)},
     {"address of r13", "host register", 0, B(0x65, 0x67, 0x41, 0x8b, 0x45, 0x00)},
-    {"moffs64", "neither in GS", 0, B(0xa1, LE32(0), LE32(1))},
+    {"moffs64", "neither in this privilege's window", 0, B(0xa1, LE32(0), LE32(1))},
     {"maskmovdqu", "implicit memory", 0, B(0x66, 0x0f, 0xf7, 0xc1)},
     {"xlat", "may contain", 0, B(0xd7)},
     {"FS without its high half", "without the segment's high half", 0,
@@ -312,25 +333,30 @@ static const struct body bad[] = {
      B(PAGE_R9, SHOWN_R10, 0x47, 0x8b, 0x14, 0x4a)},
     {"probe into a guest register", "only for loads of an entry", RC_MODE_USER,
      B(PAGE_R9, SHOWN_R10, 0x43, 0x0f, 0xb7, 0x04, 0x4a)}, /* movzx eax, */
-    {"store to the table of shown pages", "neither in GS", RC_MODE_USER,
+    {"store to the table of shown pages", "neither in this privilege's window", RC_MODE_USER,
      B(PAGE_R9, SHOWN_R10, 0x66, 0x47, 0x89, 0x14, 0x4a)},
     {"address of the table of shown pages", "become data", RC_MODE_USER, B(SHOWN_R10, 0x44, 0x89, 0xd0)},
-    {"window, r8 not 32 bits", "neither in GS", 0,
+    {"window, r8 not 32 bits", "neither in this privilege's window", 0,
      B(0x45, 0x0f, 0xb6, 0xc9, 0x4f, 0x8b, 0x8c, 0xcf, WINDOW, 0x43, 0x8b, 0x04, 0x01)},
     {"window, index not 8 bits", "8-bit index", 0,
      B(LEA_R8, 0x45, 0x89, 0xc1, 0x4f, 0x8b, 0x8c, 0xcf, WINDOW, 0x43, 0x8b, 0x04, 0x01)},
-    {"window with a displacement", "neither in GS", 0, B(LEA_R8, PICK_R9, 0x43, 0x8b, 0x44, 0x01, 0x10)},
-    {"window, scaled", "neither in GS", 0, B(LEA_R8, PICK_R9, 0x47, 0x8b, 0x04, 0x41)},
+    {"window with a displacement", "neither in this privilege's window", 0,
+     B(LEA_R8, PICK_R9, 0x43, 0x8b, 0x44, 0x01, 0x10)},
+    {"window, scaled", "neither in this privilege's window", 0, B(LEA_R8, PICK_R9, 0x47, 0x8b, 0x04, 0x41)},
     {"user code selects a window", "user code may not", RC_MODE_USER, B(LEA_R8, PICK_R9)},
-    {"window, then r8 changes by BSF", "neither in GS", 0,
+    {"window, then r8 changes by BSF", "neither in this privilege's window", 0,
      B(LEA_R8, PICK_R9, 0x44, 0x0f, 0xbc, 0xc0, 0x43, 0x8b, 0x04, 0x01)},
-    {"a branch past the window's choice", "neither in GS", 0,
+    {"a branch past the window's choice", "neither in this privilege's window", 0,
      B(0x75, 0x1a, LEA_R8, PICK_R9, 0x43, 0x8b, 0x04, 0x01)},
     /* the vCPU structure */
     {"mov eax, [r15]", "may not be used like this", 0, B(0x41, 0x8b, 0x07)},
     {"mov r9d, [r15]", "may not be used like this", 0, B(0x45, 0x8b, 0x0f)},
-    {"mov rax, [r15+gsbase]", "may not hold it", 0, B(0x49, 0x8b, 0x87, GSBASE)},
-    {"mov [r15+gsbase], r9", "may not be used like this", 0, B(0x4d, 0x89, 0x8f, GSBASE)},
+    {"mov rax, [r15+window_k]", "may not hold it", 0, B(0x49, 0x8b, 0x87, KERNEL)},
+    {"mov [r15+window_k], r9", "may not be used like this", 0, B(0x4d, 0x89, 0x8f, KERNEL)},
+    {"mov r9, [r15+host_fs]", "may not be used like this", 0,
+     B(0x4d, 0x8b, 0x8f, LE32(offsetof(struct bt_vcpu, host_fs)))},
+    {"mov byte [r15+fs_guest], 1", "may not be used like this", RC_MODE_USER,
+     B(0x41, 0xc6, 0x87, LE32(offsetof(struct bt_vcpu, fs_guest)), 0x01)},
     {"mov [r15+window+r9*8], r9", "not translated code's to write", 0, B(0x4f, 0x89, 0x8c, 0xcf, WINDOW)},
     {"a user reads CR2", "only ring 0 may read", RC_MODE_USER | RC_MODE_IOPL, B(0x41, 0x8b, 0xbf, CR2)},
     {"ring 1 reads CR2", "only ring 0 may read", 0, B(0x41, 0x8b, 0xbf, CR2)},
@@ -366,6 +392,12 @@ static const struct body bad[] = {
     {"movsb", "does not point into a window", 0, B(0xa4)},
     {"addr32 movsb", "ignores the window", 0, B(0x67, 0xa4)},
     {"movsb, RDI without window", "does not point into a window", 0, B(PLUS_RSI, 0xa4)},
+    {"user strings in the kernel's window", "window of another privilege", RC_MODE_USER,
+     B(PLUS_RSI, 0xac, 0x89, 0xf6)},
+    {"kernel strings in the user's window", "window of another privilege", 0,
+     B(0x4d, 0x8b, 0x8f, USER, PLUS_RDI, 0xae, 0x89, 0xff)},
+    {"fs lodsb in user code", "adds the window twice", RC_MODE_USER,
+     B(0x4d, 0x8b, 0x8f, USER, 0x49, 0x8d, 0x34, 0x31, 0x64, 0xac)},
     {"gs lodsb", "adds the window twice", 0, B(PLUS_RSI, 0x65, 0xac)},
     {"movsq", "64-bit operand", 0, B(PLUS_RSI, PLUS_RDI, 0x48, 0xa5)},
     {"lodsb twice", "does not point into a window", 0, B(PLUS_RSI, 0xac, 0xac)},
@@ -407,6 +439,9 @@ static const struct body bad[] = {
     {"rdmsr", "may contain", 0, B(0x0f, 0x32)},
     {"wrmsr", "may contain", 0, B(0x0f, 0x30)},
     {"wrgsbase r9", "may contain", 0, B(0xf3, 0x49, 0x0f, 0xae, 0xd9)},
+    {"wrfsbase r9", "may contain", 0, B(0xf3, 0x49, 0x0f, 0xae, 0xd1)},
+    {"wrfsbase r9 in user code", "may contain", RC_MODE_USER, B(0xf3, 0x49, 0x0f, 0xae, 0xd1)},
+    {"wrgsbase r9 in user code", "may contain", RC_MODE_USER, B(0xf3, 0x49, 0x0f, 0xae, 0xd9)},
     {"rdfsbase eax", "may contain", 0, B(0xf3, 0x0f, 0xae, 0xc0)},
     {"swapgs", "may contain", 0, B(0x0f, 0x01, 0xf8)},
     {"xgetbv", "may contain", 0, B(0x0f, 0x01, 0xd0)},
@@ -429,7 +464,7 @@ static const struct body bad[] = {
     {"vaddps xmm0, xmm8, xmm1", "vector register", 0, B(0xc5, 0xb8, 0x58, 0xc1)},
     {"movaps xmm0, xmm9", "vector register", 0, B(0x41, 0x0f, 0x28, 0xc1)},
     {"vblendvps xmm0, xmm1, xmm2, xmm8", "vector register", 0, B(0xc4, 0xe3, 0x71, 0x4a, 0xc2, 0x80)},
-    {"vmovups xmm0, [ebx]", "neither in GS", 0, B(0x67, 0xc5, 0xf8, 0x10, 0x03)},
+    {"vmovups xmm0, [ebx]", "neither in this privilege's window", 0, B(0x67, 0xc5, 0xf8, 0x10, 0x03)},
     {"vmovups xmm0, gs:[rbx]", "64-bit address", 0, B(0x65, 0xc5, 0xf8, 0x10, 0x03)},
     {"vmovups xmm0, gs:[rip]", "cache's own", 0, B(0x65, 0xc5, 0xf8, 0x10, 0x05, LE32(0))},
     {"vmovups gs:[r15d], xmm0", "host register", 0, B(0x65, 0x67, 0xc4, 0xc1, 0x78, 0x11, 0x07)},
@@ -786,7 +821,8 @@ static const struct look looks[] = {
     {"a displacement", "[r9+r8]", 0, 0, 3, B(0x43, 0x8b, 0x44, 0x01, 0x04), .heat = 0},
     {"another index", "[r9+r8]", 0, 0, 3, B(0x41, 0x8b, 0x04, 0x19), .heat = 0},
     {"in GS", "[r9+r8]", 0, 0, 3, B(0x65, 0x43, 0x8b, 0x04, 0x01), .heat = 0},
-    {"a second use", "neither in GS", 0, 0, 3, B(0x43, 0x8b, 0x04, 0x01, 0x43, 0x8b, 0x04, 0x01), .heat = 0},
+    {"a second use", "neither in this privilege's window", 0, 0, 3,
+     B(0x43, 0x8b, 0x04, 0x01, 0x43, 0x8b, 0x04, 0x01), .heat = 0},
     {"mov eax, r9d", "become data", 0, 0, 3, B(0x44, 0x89, 0xc8), .heat = 0},
     {"bts of a register", "beyond its operand", 0, 1, 3, B(0x43, 0x0f, 0xab, 0x04, 0x01), .heat = 0},
     {"jmp r9", "without its access", 0, 0, 3, B(0x41, 0xff, 0xe1), .heat = 0},
@@ -836,7 +872,7 @@ static void rows_forget(void **state)
     row(&r);
     PUT(&r, 0x43, 0x8b, 0x04, 0x01);
     end(&r);
-    expect(&r, "neither in GS");
+    expect(&r, "neither in this privilege's window");
     rig_finish(&r);
 }
 
@@ -848,7 +884,7 @@ static void garbage_is_survived(void **state)
     for (unsigned i = 0; i < 2000; i++) {
         struct rig r;
         rig_init(&r);
-        begin(&r, 0);
+        begin(&r, i & 1 ? RC_MODE_USER : 0);
         for (unsigned k = 0; k < 24; k++) {
             seed ^= seed << 13;
             seed ^= seed >> 7;

@@ -165,8 +165,60 @@ static void flat_loads(void **state)
     assert_true(taken < ROUNDS / 2);
 }
 
+/* The quick ways do what the whole functions do, or nothing. */
+static void quick_ways(void **state)
+{
+    enum way { INT, IRET, LOAD, WAYS };
+    static struct image before, whole;
+    struct rig *r = *state;
+    struct random x = {4};
+    unsigned taken[WAYS] = {0};
+    for (unsigned i = 0; i < 2 * ROUNDS; i++) {
+        const enum way way = (enum way)(i % WAYS);
+        const unsigned seg = PICK(&x, RC_ES, RC_DS, RC_FS, RC_GS);
+        const uint16_t selector = (uint16_t)(PICK(&x, KDATA, UDATA & ~3u, 0, 0xffe0) | draw(&x, 4));
+        scramble(r, &x);
+        take(&before, r);
+        const enum rc_result done = way == INT    ? rc_software_int(&r->cpu, VECTOR, true, 0x1234)
+                                    : way == IRET ? rc_iret(&r->cpu, 4, 0x1234)
+                                                  : rc_load_seg(&r->cpu, seg, selector);
+        take(&whole, r);
+        put_back(r, &before);
+        const bool quick = way == INT    ? rc_quick_int(&r->cpu, VECTOR, 0x1234)
+                           : way == IRET ? rc_quick_iret(&r->cpu)
+                                         : rc_quick_load(&r->cpu, seg, selector);
+        assert_true(done == RC_OK || !quick);
+        assert_same(r, quick ? &whole : &before);
+        taken[way] += quick;
+    }
+    for (unsigned way = 0; way < WAYS; way++) {
+        assert_true(taken[way] > ROUNDS / 100);
+        assert_true(taken[way] < ROUNDS / 2);
+    }
+}
+
+/* They touch no page that is not known already. */
+static void quick_ways_know(void **state)
+{
+    struct rig *r = *state;
+    struct random x = {5};
+    for (unsigned i = 0; i < ROUNDS; i++) {
+        scramble(r, &x);
+        const bool first = rc_quick_load(&r->cpu, RC_DS, UDATA);
+        spt_set_cr3(r->cpu.spt, r->cpu.cr3, NULL); /* forgets */
+        assert_false(rc_quick_load(&r->cpu, RC_DS, UDATA));
+        assert_false(rc_quick_int(&r->cpu, VECTOR, 0));
+        assert_false(rc_quick_iret(&r->cpu));
+        if (first)
+            return;
+        rc_load_seg(&r->cpu, RC_DS, UDATA);
+    }
+    fail();
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {rig_test(flat_deliveries), rig_test(flat_irets), rig_test(flat_loads)};
+    const struct CMUnitTest tests[] = {rig_test(flat_deliveries), rig_test(flat_irets), rig_test(flat_loads),
+                                       rig_test(quick_ways), rig_test(quick_ways_know)};
     return cmocka_run_group_tests_name("ringcomp: flat ways", tests, NULL, NULL);
 }

@@ -267,6 +267,12 @@ enum rc_result rc_far_call(struct rc_cpu *cpu, uint16_t selector, uint32_t off, 
                            uint32_t next_eip);
 enum rc_result rc_far_ret(struct rc_cpu *cpu, unsigned opsize, uint16_t release);
 enum rc_result rc_iret(struct rc_cpu *cpu, unsigned opsize, uint32_t next_eip);
+/* The common cases of rc_load_seg (not SS), of rc_software_int by INT n and of rc_iret with opsize 4, all in protected
+ * mode: flat segments, and pages that the doors know. False: nothing has changed, go the other way. They call nobody and
+ * touch nothing but the vCPU and guest RAM, no thread-local data in particular. */
+bool rc_quick_load(struct rc_cpu *cpu, unsigned seg, uint16_t selector);
+bool rc_quick_int(struct rc_cpu *cpu, uint8_t vector, uint32_t return_eip);
+bool rc_quick_iret(struct rc_cpu *cpu);
 enum rc_result rc_sysenter(struct rc_cpu *cpu);
 enum rc_result rc_sysexit(struct rc_cpu *cpu);
 /* LAR LSL VERR VERW: *value and return ZF through *zf. ARPL is in the interpreter. */

@@ -169,6 +169,8 @@ bool spt_probe_write(struct spt *s, uint32_t gva, unsigned len, uint32_t access,
  * a traced page. Valid until the next call that can change mappings. This is the interpreter's fast path: a
  * software TLB that is flushed where the architecture flushes one. */
 void *spt_ptr(struct spt *s, uint32_t gva, unsigned len, uint32_t access);
+/* The same for pages that are known since the last flush, without SPT_EXEC: changes nothing, calls nothing. */
+void *spt_ptr_known(const struct spt *s, uint32_t gva, unsigned len, uint32_t access);
 
 /* ---- Instruction fetch. Physical address of the byte at gva for execution (access SPT_EXEC [| SPT_USER]).
  * Sets A. The translation is remembered: when it ceases to hold, ops.fetch_gone tells, in every space it was
