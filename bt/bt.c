@@ -34,6 +34,7 @@ static void on_user_less(void *ctx, unsigned space, uint32_t gva, uint32_t pages
 static uint64_t on_mmio_read(void *ctx, uint64_t gpa, unsigned len)
 {
     struct bt_vcpu *v = ctx;
+    bt_fs_to_host(v);
     bt_vec_hold(v);
     uint64_t value = v->cfg.mem.mmio_read(v->cfg.mem.ctx, gpa, len);
     bt_vec_release(v);
@@ -43,6 +44,7 @@ static uint64_t on_mmio_read(void *ctx, uint64_t gpa, unsigned len)
 static void on_mmio_write(void *ctx, uint64_t gpa, unsigned len, uint64_t value)
 {
     struct bt_vcpu *v = ctx;
+    bt_fs_to_host(v);
     bt_vec_hold(v);
     v->cfg.mem.mmio_write(v->cfg.mem.ctx, gpa, len, value);
     bt_vec_release(v);
@@ -51,6 +53,7 @@ static void on_mmio_write(void *ctx, uint64_t gpa, unsigned len, uint64_t value)
 static uint32_t on_in(void *ctx, uint16_t port, unsigned size)
 {
     struct bt_vcpu *v = ctx;
+    bt_fs_to_host(v);
     bt_vec_hold(v);
     uint32_t value = v->cfg.ops.in(v->cfg.ops.ctx, port, size);
     bt_vec_release(v);
@@ -60,6 +63,7 @@ static uint32_t on_in(void *ctx, uint16_t port, unsigned size)
 static void on_out(void *ctx, uint16_t port, unsigned size, uint32_t value)
 {
     struct bt_vcpu *v = ctx;
+    bt_fs_to_host(v);
     bt_vec_hold(v);
     v->cfg.ops.out(v->cfg.ops.ctx, port, size, value);
     bt_vec_release(v);

@@ -352,6 +352,7 @@ void bt_direct_map(void *ctx, unsigned space, uint32_t gva, uint64_t gpa, uint64
 {
     struct bt_vcpu *v = ctx;
     uint8_t image[RC_XSAVE_BYTES] __attribute__((aligned(64)));
+    bt_fs_to_host(v);
     keep_fpu(v, image, false);
     for (uint64_t at = 0, end; at < len; at = end) {
         for (end = at + HOST_PAGE; end < len && (!(prot & PROT_EXEC) || same_right(v, gpa + at, gpa + end));)
@@ -367,6 +368,7 @@ void bt_direct_unmap(void *ctx, unsigned space, uint32_t gva, uint64_t len)
 {
     struct bt_vcpu *v = ctx;
     uint8_t image[RC_XSAVE_BYTES] __attribute__((aligned(64)));
+    bt_fs_to_host(v);
     keep_fpu(v, image, false);
     v->cfg.mem.user_unmap(v->cfg.mem.ctx, space, gva, len);
     keep_fpu(v, image, true);
@@ -376,6 +378,7 @@ void bt_direct_dropped(void *ctx, unsigned space, bool gone)
 {
     struct bt_vcpu *v = ctx;
     uint8_t image[RC_XSAVE_BYTES] __attribute__((aligned(64)));
+    bt_fs_to_host(v);
     keep_fpu(v, image, false);
     if (gone && v->direct) {
         v->direct->on[space] = v->direct->always;

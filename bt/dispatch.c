@@ -88,10 +88,12 @@ void bt_dispatch_windows(struct bt_vcpu *v, uint32_t mode, const struct bt_jtab 
     uint64_t k = (uint64_t)spt_kernel_window(v->spt), u = (uint64_t)spt_user_window(v->spt);
     bool changed = v->entered_space != space || v->window_k != k || v->window_u != u;
     if (changed) {
+        bt_fs_to_host(v); /* not the old window */
         for (unsigned i = 0; i < 256; i++)
             v->window[i] = v->user_view[i] ? u : k;
         v->window_k = k;
         v->window_u = u;
+        v->fs_shared = u == k;
     }
     v->entered_user = user;
     v->entered_mode = mode;

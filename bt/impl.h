@@ -202,6 +202,7 @@ struct bt_vcpu {
     uint8_t fpu_live;     /* the guest's x87/vector state is in the CPU, cpu.fpu is stale */
     uint8_t irq_waiting;  /* interrupt line at the last entry: STI and POPF must look */
     uint8_t tsc_read;     /* the guest has read its TSC: bt_tsc_read */
+    uint8_t fs_shared;    /* the user window is the kernel's: no paging */
     uint8_t fs_guest;     /* FS.base may be the user window: 0 only while it is host_fs */
     uint8_t entered_user; /* privilege of the last entry */
     /* -- C only -- */
@@ -335,6 +336,17 @@ static inline void bt_fpu_park(struct bt_vcpu *v)
         return;
     bt_fpu_store(v, v->cpu.fpu);
     v->fpu_live = 0;
+}
+
+/* Before what is known to use its thread's data; else the first use faults, and bt_trap does this. */
+static inline void bt_fs_to_host(struct bt_vcpu *v)
+{
+    if (!v->fs_guest)
+        return;
+    __asm__ volatile("wrfsbase %0" : : "r"(v->host_fs) : "memory");
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+    *(volatile uint8_t *)&v->fs_guest = 0;
+    v->counts.fs_given_back++;
 }
 
 /* Control words as the C ABI has them; the guest's state is parked. */

@@ -8,15 +8,14 @@
 #define CPU(field) ((uint32_t)offsetof(struct rc_cpu, field))
 #define GPR(r)     ((uint32_t)offsetof(struct rc_cpu, gpr) + 4u * (r))
 
-/* Quick C functions may be called whatever FS is: they do without their thread's data, which tests/style/quick.py proves of
- * the program. Instrumented they do not. */
+/* C is entered with FS as it is, where it can find out by a fault. Instrumented C asks for its thread's data all the time. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define QUICK 0
+#define LAZY 0
 #elif defined(__has_feature)
-#define QUICK                                                                                                \
+#define LAZY                                                                                                 \
     !(__has_feature(address_sanitizer) || __has_feature(thread_sanitizer) || __has_feature(memory_sanitizer))
 #else
-#define QUICK 1
+#define LAZY 1
 #endif
 
 static const struct {
@@ -82,17 +81,18 @@ static void emit_request_test(struct emit *e) /* cmp dword [r15+request], 0 */
  * SYSENTER that was two thirds of its price. So GS.base is always the kernel's window and FS.base is the user's: user code
  * names FS, kernel code names GS, the verifier sees to that, and going from ring to ring changes neither.
  *
- * But C finds its thread's data by FS. So whether FS is the user's is a flag, and on the way into C it is put right if it is
- * set; into user code, if it is not. Kernel code does not care, so a visit to the kernel costs two writes if it calls any
- * C, and none if it does not. The C functions that a plain system call meets (INT and IRET between flat rings, loads of
- * segment registers) are made quick: they touch the vCPU and pages the software TLB knows, nothing else, and are called
- * with FS as it is; what they cannot do is left to a callout.
+ * But C finds its thread's data by FS. So whether FS is the user's is a flag, and whoever enters user code looks at it. C
+ * is entered with FS as it is, for nearly all that translated code calls does without its thread's data. What does not either
+ * knows it and says bt_fs_to_host, or finds out: a thread's data lie at and just below FS.base, where a user window never
+ * shows anything (shadowpt leaves page 0 empty), so the first access faults, and the trap handler gives FS back. That costs as
+ * much as a hundred writes of FS.base, and never happens twice on one way into C. Where the user window is the
+ * kernel's (ring 3 without paging) FS is given back at once.
  *
  * The base is written before the flag is cleared and after it is set: a signal may come anywhere, and FS is the host's if the
  * flag says so. The signal's entry does not ask the flag; it looks at the base itself (host/entry.h).
 :*/
 
-/* Before C that is not quick. RAX and flags are clobbered. */
+/* RAX and flags are clobbered. */
 static void emit_fs_to_host(struct emit *e)
 {
     e_cmp8(e, OFF(fs_guest), 0);
@@ -104,6 +104,20 @@ static void emit_fs_to_host(struct emit *e)
     e_r15(e, 0x83, true, 0, OFF(counts.fs_given_back)); /* add qword, 1 */
     e8(e, 1);
     e->rw[past - 1] = (uint8_t)(e->at - past);
+}
+
+/* Before C that finds out by a fault. */
+static void emit_fs_for_c(struct emit *e)
+{
+    uint32_t past = 0;
+    if (LAZY) {
+        e_cmp8(e, OFF(fs_shared), 0);
+        EB(e, 0x74, 0); /* je past */
+        past = e->at;
+    }
+    emit_fs_to_host(e);
+    if (past)
+        e->rw[past - 1] = (uint8_t)(e->at - past);
 }
 
 /* Before code of the privilege that was entered: user code needs its window. The same are clobbered. */
@@ -140,8 +154,8 @@ static uint32_t emit_light(struct emit *e, unsigned which)
     EB(e, 0x9c, 0x50, 0x51, 0x52, 0x56, 0x57);            /* pushfq; push rax rcx rdx rsi rdi */
     EB(e, 0xf6, 0x44, 0x24, 5 * 8 + 1, 4, 0x74, 1, 0xfc); /* test byte [rsp+41],4; jz +1; cld */
     EB(e, 0x41, 0x50);                                    /* push r8 */
-    if (which || !QUICK)
-        emit_fs_to_host(e);
+    if (which || !LAZY)
+        emit_fs_for_c(e);
     e_mov(e, true, E_RDI, E_R15);
     e_mov(e, false, E_RSI, E_R8);
     e_mov(e, false, E_RDX, E_R9);
@@ -149,7 +163,7 @@ static uint32_t emit_light(struct emit *e, unsigned which)
     EB(e, 0x41, 0xff, 0x97); /* call [r15+light_fn+8*which] */
     e32(e, OFF(light_fn) + 8 * which);
     e_mov(e, false, E_R9, E_RAX);
-    if (which || !QUICK)
+    if (which || !LAZY)
         emit_fs_to_guest(e);
     emit_request_test(e);
     EB(e, 0x74, 6); /* je +6 */
@@ -184,15 +198,15 @@ static void emit_cross(struct emit *e, uint32_t go_on, uint32_t jump[2])
     e_mov(e, false, E_RBX, E_R8);
     e_mov(e, true, E_RDI, E_R15);
     e_mov(e, false, E_RSI, E_R8);
-    if (!QUICK)
-        emit_fs_to_host(e);
+    if (!LAZY)
+        emit_fs_for_c(e);
     emit_call_c(e, OFF(quick_fn));
     e_mov(e, true, E_R10, E_RAX);
     EB(e, 0x48, 0x83, 0xf8, BT_GO_DISPATCH, 0x0f, 0x87); /* cmp rax, BT_GO_DISPATCH; ja go_on */
     e_rel32(e, go_on);
     EB(e, 0x74, 0); /* je crossed */
     uint32_t crossed = e->at;
-    emit_fs_to_host(e);
+    emit_fs_for_c(e);
     e_mov(e, true, E_RDI, E_R15);
     e_mov(e, false, E_RSI, E_RBX);
     emit_call_c(e, OFF(callout_fn));
@@ -200,7 +214,7 @@ static void emit_cross(struct emit *e, uint32_t go_on, uint32_t jump[2])
     jump[0] = e->at;
     e32(e, 0);
     e->rw[crossed - 1] = (uint8_t)(e->at - crossed);
-    emit_fs_to_host(e);
+    emit_fs_for_c(e);
     e_mov(e, true, E_RDI, E_R15);
     emit_call_c(e, OFF(crossed_fn));
     e8(e, 0xe9);
@@ -279,7 +293,7 @@ void bt_stubs_emit(struct bt_vcpu *v)
     e_store(&e, true, E_RSP, OFF(hstack));
     e_load(&e, true, E_RSP, OFF(c_rsp));
     EB(&e, 0x48, 0x83, 0xec, 0x08); /* sub rsp,8: as in a callout */
-    emit_fs_to_host(&e);
+    emit_fs_for_c(&e);
     e_mov(&e, true, E_RDI, E_R15);
     emit_call_c(&e, OFF(miss_fn));
     e_mov(&e, true, E_R10, E_RAX);
@@ -300,7 +314,7 @@ void bt_stubs_emit(struct bt_vcpu *v)
     e_store(&e, true, E_RSP, OFF(guest_rsp));
     e_load(&e, true, E_RSP, OFF(c_rsp));
     EB(&e, 0x48, 0x83, 0xec, 0x08); /* sub rsp,8: six pushes and a return address leave it misaligned */
-    emit_fs_to_host(&e);
+    emit_fs_for_c(&e);
     e_mov(&e, true, E_RDI, E_R15);
     e_mov(&e, false, E_RSI, E_R8);
     emit_call_c(&e, OFF(callout_fn));

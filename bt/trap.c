@@ -294,9 +294,17 @@ static bool walk_to_boundary(struct trap *p)
     return true;
 }
 
-bool bt_trap(void *ctx, struct host_trap *t)
+/* C wanted its thread's data while FS.base was a user window, of which neither page 0 nor what is below shows anything. */
+static bool fs_is_missed(const struct bt_vcpu *v, const struct host_trap *t)
 {
-    struct bt_vcpu *v = ctx;
+    const uint64_t off = (uint64_t)((ucontext_t *)t->uc)->uc_mcontext.gregs[REG_RIP] - (uint64_t)v->arena.rx;
+    return off >= v->arena.size && t->kind == HOST_TRAP_CPU && t->vector == 14 && t->fs_base &&
+           *t->fs_base == v->window_u &&
+           t->addr - (v->window_u - HOST_WINDOW_SIZE) < HOST_WINDOW_SIZE + HOST_PAGE;
+}
+
+static bool handle(struct bt_vcpu *v, struct host_trap *t)
+{
     ucontext_t *uc = t->uc;
     struct trap p = {.v = v, .t = t, .r = uc->uc_mcontext.gregs};
     uint64_t off = (uint64_t)p.r[REG_RIP] - (uint64_t)v->arena.rx;
@@ -324,4 +332,20 @@ bool bt_trap(void *ctx, struct host_trap *t)
     if (!inside || !p.b)
         return false;
     return block_trap(&p);
+}
+
+/* In here FS.base is the host's; the flag says what it is in the interrupted state. */
+bool bt_trap(void *ctx, struct host_trap *t)
+{
+    struct bt_vcpu *v = ctx;
+    const uint8_t fs_guest = v->fs_guest;
+    v->fs_guest = 0;
+    if (fs_guest && fs_is_missed(v, t)) {
+        *t->fs_base = v->host_fs;
+        v->counts.fs_missed++;
+        return true;
+    }
+    bool handled = handle(v, t);
+    v->fs_guest = fs_guest;
+    return handled;
 }

@@ -18,7 +18,8 @@
  *
  * FS.base (name_fs, for hosts on which user code may change it): translated user code has a window there, whose low 32
  * bits are 0. C needs this thread's own, which is in the lowest word of the signal stack, found by its alignment; the
- * kernel neither saves nor restores it, so what was there is put back.
+ * kernel neither saves nor restores it, so what was there is put back, or what target has stored at fs_base (NULL where
+ * it is fixed) instead.
  */
 #define HOST_SIGNAL_STACK 262144
 #define HOST_STRING_(x)   #x
@@ -26,34 +27,34 @@
 #define HOST_SIGNAL_ENTRY(name, target)                                                                      \
     void name(int signo, siginfo_t *info, void *uc);                                                         \
     void name##_fs(int signo, siginfo_t *info, void *uc);                                                    \
-    void target(int signo, siginfo_t *info, void *uc);                                                       \
+    void target(int signo, siginfo_t *info, void *uc, uint64_t *fs_base);                                    \
     __asm__(".pushsection .text\n"                                                                           \
             ".type " #name ", @function\n" #name ":\n"                                                       \
             "    pushfq\n"                                                                                   \
             "    andl $~0x40000, (%rsp)\n"                                                                   \
             "    popfq\n"                                                                                    \
+            "    xor %ecx, %ecx\n"                                                                           \
             "    jmp " #target "\n"                                                                          \
             ".size " #name ", . - " #name "\n"                                                               \
             ".type " #name "_fs, @function\n" #name "_fs:\n"                                                 \
             "    .cfi_startproc\n"                                                                           \
-            "    push %rbx\n"                                                                                \
-            "    .cfi_adjust_cfa_offset 8\n"                                                                 \
-            "    .cfi_rel_offset %rbx, 0\n"                                                                  \
             "    pushfq\n"                                                                                   \
             "    andl $~0x40000, (%rsp)\n"                                                                   \
             "    popfq\n"                                                                                    \
-            "    rdfsbase %rbx\n"                                                                            \
-            "    test %ebx, %ebx\n"                                                                          \
+            "    rdfsbase %rax\n"                                                                            \
+            "    push %rax\n"                                                                                \
+            "    .cfi_adjust_cfa_offset 8\n"                                                                 \
+            "    test %eax, %eax\n"                                                                          \
             "    jnz 1f\n"                                                                                   \
             "    mov %rsp, %rax\n"                                                                           \
             "    and $-" HOST_STRING(HOST_SIGNAL_STACK) ", %rax\n"                                           \
                                                         "    mov (%rax), %rax\n"                             \
                                                         "    wrfsbase %rax\n"                                \
-                                                        "1:  call " #target "\n"                             \
-                                                        "    wrfsbase %rbx\n"                                \
-                                                        "    pop %rbx\n"                                     \
+                                                        "1:  mov %rsp, %rcx\n"                               \
+                                                        "    call " #target "\n"                             \
+                                                        "    pop %rax\n"                                     \
                                                         "    .cfi_adjust_cfa_offset -8\n"                    \
-                                                        "    .cfi_restore %rbx\n"                            \
+                                                        "    wrfsbase %rax\n"                                \
                                                         "    ret\n"                                          \
                                                         "    .cfi_endproc\n"                                 \
                                                         ".size " #name "_fs, . - " #name "_fs\n"             \

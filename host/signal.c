@@ -68,7 +68,7 @@ static bool deliver(struct host_thread *t, struct host_trap *trap, int signo)
     return handled;
 }
 
-static void on_cpu_signal(int signo, siginfo_t *info, ucontext_t *uc)
+static void on_cpu_signal(int signo, siginfo_t *info, ucontext_t *uc, uint64_t *fs_base)
 {
     struct host_thread *t = current;
     const greg_t *regs = uc->uc_mcontext.gregs;
@@ -78,6 +78,7 @@ static void on_cpu_signal(int signo, siginfo_t *info, ucontext_t *uc)
         .error = (unsigned)regs[REG_ERR],
         .addr = (uint64_t)(uintptr_t)info->si_addr,
         .uc = uc,
+        .fs_base = fs_base,
     };
 
     if (info->si_code <= 0)
@@ -108,13 +109,13 @@ static void on_kick(int signo, ucontext_t *uc)
 
 HOST_SIGNAL_ENTRY(host_signal_entry, host_signal_dispatch);
 
-__attribute__((used)) void host_signal_dispatch(int signo, siginfo_t *info, void *uc)
+__attribute__((used)) void host_signal_dispatch(int signo, siginfo_t *info, void *uc, uint64_t *fs_base)
 {
     int saved_errno = errno;
     if (signo == HOST_SIG_KICK)
         on_kick(signo, uc);
     else
-        on_cpu_signal(signo, info, uc);
+        on_cpu_signal(signo, info, uc, fs_base);
     errno = saved_errno;
 }
 

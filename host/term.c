@@ -84,11 +84,12 @@ static void stop_self(void)
     enter_raw();
 }
 
-__attribute__((used)) void host_term_signal(int signo, siginfo_t *info, void *uc)
+__attribute__((used)) void host_term_signal(int signo, siginfo_t *info, void *uc, uint64_t *fs_base)
 {
     int saved_errno = errno;
     (void)info;
     (void)uc;
+    (void)fs_base;
     if (signo == SIGTSTP) {
         stop_self();
     } else if (signo == SIGCONT) {

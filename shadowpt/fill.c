@@ -81,6 +81,7 @@ struct source {
     bool upper_user, writable; /* what the entry above the table grants; linear: what the pages are */
     uint64_t table;            /* gpa of the entry for the leaf's first page */
     uint64_t frame;            /* linear: the first page */
+    unsigned lowest;           /* that may be shown */
 };
 
 struct want {
@@ -88,10 +89,13 @@ struct want {
     bool writable;
 };
 
+/* Page 0 of user windows stays empty: while FS.base is such a window, an access of the monitor's own code to its thread's data
+ * shall fault (see bt's README), and those lie there and just below. */
 static struct source source_of(struct spt *s, uint32_t gva, const struct spt_walk *w)
 {
     unsigned at = gva >> PAGE_SHIFT & (LEAF_PAGES - 1);
     struct source src = {.s = s, .user = s->paging_on && w->user, .linear = w->shift != PAGE_SHIFT};
+    src.lowest = src.user && gva >> LEAF_SHIFT == 0;
     bool wp = src.user || (s->paging.cr0 & CR0_WP);
     if (src.linear) {
         src.frame = (w->gpa >> PAGE_SHIFT) - at;
@@ -108,6 +112,8 @@ static struct source source_of(struct spt *s, uint32_t gva, const struct spt_wal
 static bool page_want(const struct source *src, unsigned at, struct want *out)
 {
     struct spt *s = src->s;
+    if (at < src->lowest)
+        return false;
     if (src->linear) {
         *out = (struct want){src->frame + at, src->writable};
     } else {

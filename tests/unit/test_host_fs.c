@@ -35,7 +35,7 @@ static _Thread_local int mine; /* lives where FS.base says */
 struct guest {
     struct host_thread thread;
     struct host_counts counts;
-    bool kick_meanwhile;
+    bool kick_meanwhile, give_back;
     int cpu, kicks;
     uint64_t bases[4]; /* that handlers had */
     int mine[4];
@@ -57,6 +57,8 @@ static bool on_trap(void *ctx, struct host_trap *trap)
     }
     g->cpu++;
     regs[REG_RIP] += 2;
+    if (g->give_back)
+        *trap->fs_base = fs_base();
     if (g->kick_meanwhile)
         host_thread_kick(&g->thread);
     return true;
@@ -106,6 +108,18 @@ static void faults_find_the_threads_own_data(void **state)
     assert_true(run_ud2((uint64_t)r.window.base) == (uint64_t)r.window.base);
     assert_true(run_ud2(r.own) == r.own);
     assert_int_equal(r.g.cpu, 2);
+    rig_finish(&r);
+}
+
+/* What the handler stores is what the interrupted code goes on with. */
+static void the_handler_may_give_it_back(void **state)
+{
+    struct rig r;
+    (void)state;
+    if (!rig_init(&r))
+        skip();
+    r.g.give_back = true;
+    assert_true(run_ud2((uint64_t)r.window.base) == r.own);
     rig_finish(&r);
 }
 
@@ -175,6 +189,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(faults_find_the_threads_own_data),
+        cmocka_unit_test(the_handler_may_give_it_back),
         cmocka_unit_test(a_kick_inside_a_handler_comes_behind_it),
         cmocka_unit_test(kicks_from_elsewhere_too),
         cmocka_unit_test(every_thread_has_its_own),

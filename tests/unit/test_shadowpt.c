@@ -719,6 +719,39 @@ static void fetches_of_a_dropped_run(void **state)
 }
 
 /* A page loses X, then is filled anew before the flush: the fetch must be taken back all the same. */
+/* Page 0 of a user window stays empty, whoever shows its neighbours; the kernel's does not. */
+static void user_page_zero_is_never_shown(void **state)
+{
+    (void)state;
+    struct rig r;
+    start(&r);
+    put32(&r, PD_A, PT_A | ALL);
+    for (unsigned i = 0; i < 4; ++i)
+        put32(&r, PT_A + i * 4, (0x100000 + i * PAGE) | ALL);
+    spt_set_cr3(r.s, PD_A, NULL);
+    assert_int_equal(user_fault(&r, PAGE, SPT_WRITE), SPT_RETRY);
+    assert_int_equal(pages_seen(uwin(&r)), 3);
+    assert_unmapped(uwin(&r), 0);
+    assert_int_equal(user_fault(&r, 0x10, SPT_WRITE), SPT_EMULATE);
+    assert_int_equal(user_fault(&r, 0x10, 0), SPT_EMULATE);
+    assert_unmapped(uwin(&r), 0);
+    put32(&r, 0x30000, 0x12345678);
+    assert_true(spt_write(r.s, 0x10, r.ram.base + 0x30000, 4, SPT_USER, &r.info)); /* what that asks for */
+    assert_int_equal(get32(&r, 0x100010), 0x12345678);
+    store32(&r, PT_A, 0x100000 | KRW);
+    spt_invlpg(r.s, 0);
+    assert_int_equal(kernel_fault(&r, 0x10, SPT_WRITE), SPT_RETRY);
+    assert_shows(kwin(&r), 0, 0x100000, true);
+    put32(&r, PD_A, 0x400000 | PS | ALL); /* a large page */
+    spt_set_cr3(r.s, PD_A, NULL);
+    assert_int_equal(user_fault(&r, 0x5000, SPT_WRITE), SPT_RETRY);
+    assert_shows(uwin(&r), 0x5000, 0x405000, true);
+    assert_shows(uwin(&r), PAGE, 0x401000, true);
+    assert_unmapped(uwin(&r), 0);
+    assert_int_equal(user_fault(&r, 0, 0), SPT_EMULATE);
+    rig_finish(&r);
+}
+
 static void a_fill_does_not_hide_a_stale_fetch(void **state)
 {
     (void)state;
@@ -728,15 +761,15 @@ static void a_fill_does_not_hide_a_stale_fetch(void **state)
     rig_init(&r);
     put64(&r, 0x1000, 0x2000 | P);
     put64(&r, 0x2000, 0x3000 | P | W | U | A);
-    put64(&r, 0x3000, 0x110000 | P | W | U | A);
+    put64(&r, 0x3008, 0x110000 | P | W | U | A);
     paging_on(&r, 0x1000, PAE, true);
-    assert_int_equal(user_fault(&r, 0, 0), SPT_RETRY);
-    assert_true(spt_fetch(r.s, 0, SPT_EXEC | SPT_USER, &gpa, &space, &r.info));
-    store64(&r, 0x3000, 0x110000 | P | W | U | A | NX);
-    assert_int_equal(user_fault(&r, 0, SPT_WRITE), SPT_RETRY);
+    assert_int_equal(user_fault(&r, PAGE, 0), SPT_RETRY);
+    assert_true(spt_fetch(r.s, PAGE, SPT_EXEC | SPT_USER, &gpa, &space, &r.info));
+    store64(&r, 0x3008, 0x110000 | P | W | U | A | NX);
+    assert_int_equal(user_fault(&r, PAGE, SPT_WRITE), SPT_RETRY);
     spt_set_cr3(r.s, 0x1000, spt_paging(r.s)->pdpte);
     assert_int_equal(r.n_gone, 1);
-    assert_shows(uwin(&r), 0, 0x110000, true);
+    assert_shows(uwin(&r), PAGE, 0x110000, true);
     rig_finish(&r);
 }
 
@@ -750,19 +783,19 @@ static void nx_takes_fetches_back(void **state)
     put64(&r, 0x1000, 0x2000 | P);                    /* PDPTE 0 */
     put64(&r, 0x2000, 0x3000 | P | W | U | A);        /* PDE: 0-1FFFFFh */
     put64(&r, 0x2008, 0x400000 | PS | P | W | U | A); /* 200000h-3FFFFFh */
-    put64(&r, 0x3000, 0x110000 | P | W | U | A | D);
+    put64(&r, 0x3008, 0x110000 | P | W | U | A | D);
     paging_on(&r, 0x1000, PAE, true);
-    assert_true(spt_fetch(r.s, 0, SPT_EXEC | SPT_USER, &gpa, &space, &r.info));
+    assert_true(spt_fetch(r.s, PAGE, SPT_EXEC | SPT_USER, &gpa, &space, &r.info));
     assert_true(spt_fetch(r.s, 0x234567, SPT_EXEC | SPT_USER, &gpa, &space, &r.info));
     assert_int_equal(gpa, 0x434567);
-    assert_int_equal(user_fault(&r, 0, 0), SPT_RETRY);
-    assert_shows(uwin(&r), 0, 0x110000, true);
-    store32(&r, 0x3004, 0x80000000); /* the upper half only, as Linux' set_pte does it */
-    spt_invlpg(r.s, 0);
+    assert_int_equal(user_fault(&r, PAGE, 0), SPT_RETRY);
+    assert_shows(uwin(&r), PAGE, 0x110000, true);
+    store32(&r, 0x300c, 0x80000000); /* the upper half only, as Linux' set_pte does it */
+    spt_invlpg(r.s, PAGE);
     assert_int_equal(r.n_gone, 1);
-    assert_int_equal(r.gone[0].gva, 0);
+    assert_int_equal(r.gone[0].gva, PAGE);
     assert_int_equal(r.gone[0].pages, 1);
-    assert_false(spt_fetch(r.s, 0, SPT_EXEC | SPT_USER, &gpa, &space, &r.info));
+    assert_false(spt_fetch(r.s, PAGE, SPT_EXEC | SPT_USER, &gpa, &space, &r.info));
     assert_int_equal(r.info.pfec, 0x15);
     store64(&r, 0x2008, 0x400000 | PS | P | W | A); /* a supervisor page from now on */
     spt_set_cr3(r.s, 0x1000, spt_paging(r.s)->pdpte);
@@ -1218,6 +1251,7 @@ int main(void)
         cmocka_unit_test(few_host_mappings),
         cmocka_unit_test(fetch_translations_are_taken_back),
         cmocka_unit_test(fetches_of_a_dropped_run),
+        cmocka_unit_test(user_page_zero_is_never_shown),
         cmocka_unit_test(a_fill_does_not_hide_a_stale_fetch),
         cmocka_unit_test(large_pages_in_the_tlb),
         cmocka_unit_test(process_exit_is_one_host_call),

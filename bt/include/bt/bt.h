@@ -57,8 +57,9 @@ enum { BT_TRACE_BLOCK = 1, BT_TRACE_EXCEPTION = 2, BT_TRACE_SHADOW = 4, BT_TRACE
 struct bt_counts {
     uint64_t blocks, insns, insns_interp, cache_bytes, cache_flushes, blocks_dropped, chained, callouts,
         retranslated, rebased, moved, found, spilled, code_writes, steps, verified, entries, dispatched,
-        fs_given_back; /* to C: as often the user window was put into FS.base */
-    uint64_t exits[8]; /* by reason: bt_exit_name() */
+        fs_given_back;  /* to C: as often the user window was put into FS.base */
+    uint64_t fs_missed; /* of these because C had missed it */
+    uint64_t exits[8];  /* by reason: bt_exit_name() */
     uint64_t ticks_kernel, ticks_user, ticks_monitor; /* time split, in TSC ticks */
 };
 

@@ -87,6 +87,7 @@ struct host_trap {
     unsigned error;  /* REG_ERR: for #PF bit 1 is set for a write, bit 4 for a fetch */
     uint64_t addr;   /* faulting address for #PF */
     void *uc;        /* ucontext_t*: the interrupted state, editable; takes effect at return */
+    uint64_t *fs_base; /* CPU: FS.base of that state, likewise; NULL where it cannot change */
 };
 /* Runs on the alternate stack with all signals blocked. Returns true when handled: execution resumes with uc.
  * False for HOST_TRAP_CPU means a bug of ours: host prints registers and a backtrace, restores the terminal

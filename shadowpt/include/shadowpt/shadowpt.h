@@ -134,7 +134,7 @@ enum spt_outcome {
     SPT_PT_WRITE,   /* write to a traced page-table page: the store must go through spt_write */
     SPT_CODE_WRITE, /* write to a page that holds translated code (info->gpa) */
     SPT_OTHER_VIEW, /* supervisor code touched a U=1 page in the K window or a U=0 page in the U window */
-    SPT_EMULATE,    /* allowed, but no window can grant it (CR0.WP=0 store to a read-only user page ...) */
+    SPT_EMULATE, /* allowed, but no window can grant it (CR0.WP=0 store to a read-only user page, user page 0 ...) */
 };
 struct spt_info {
     uint32_t gva, pfec;
