@@ -22,8 +22,9 @@ enum {
 /* Doubts double the faults before a site is soft again. A mistake is cheap when the site looks by itself. */
 enum { LOOK_DOUBTS = 4, CALL_DOUBTS = 8 };
 
-/* What an interpreted site has to touch in vain, at first and at most: a signal costs as much as a hundred callouts. */
-enum { INTERP_IDLE = 256, INTERP_DOUBTS = 7 };
+/* How often an interpreted site has to be found touching in vain, at first and at most: a signal costs as much as a hundred
+ * callouts, of which one in eight is looked at. */
+enum { INTERP_IDLE = 32, INTERP_DOUBTS = 7 };
 
 enum { JTAB_BYTES = sizeof(uint32_t) * BT_JTAB_ENTRIES, JTAB_LOG_BYTES = sizeof(uint16_t) * BT_JTAB_LOG };
 
@@ -533,20 +534,28 @@ bool bt_form_divided(struct bt_vcpu *v, uint64_t gpa, bool faulted)
 }
 
 /* A site was interpreted for what it had once met: a device, a page table, code. Would a window have done now? What copies
- * for everybody meets all of these while the kernel starts, and nothing but memory ever after. True: its block is to be
- * translated anew. */
-bool bt_form_granted(struct bt_vcpu *v, const struct bt_site *site, bool granted)
+ * for everybody meets all of these while the kernel starts, and nothing but memory ever after. One that meets devices had
+ * better not try page tables first. True: its block is to be translated anew. */
+bool bt_form_met(struct bt_vcpu *v, const struct bt_site *site, enum bt_met met)
 {
     struct bt_form_entry *f = &v->forms[site->soft - 1];
     if (f->form != BT_FORM_INTERP)
         return true; /* by another block that has it, too */
-    f->idle = granted ? (uint16_t)(f->idle + 1) : 0;
+    f->idle = met == BT_MET_SHOWN ? (uint16_t)(f->idle + 1) : 0;
+    if (met == BT_MET_DEVICE && !f->device)
+        return f->device = true;
     if (f->idle < INTERP_IDLE << f->returns)
         return false;
     f->form = f->back;
     f->returns += f->returns < INTERP_DOUBTS;
     f->idle = f->faults = 0;
+    f->device = false;
     return true;
+}
+
+bool bt_form_device(const struct bt_vcpu *v, uint64_t gpa)
+{
+    return form_slot(v, gpa)->device;
 }
 
 /*T:445 Soft sites

@@ -73,18 +73,21 @@ static bool soft_news(struct bt_vcpu *v, const struct bt_site *site, struct bt_s
     return bt_form_soft_news(v, site, u);
 }
 
-/* What is pushed needs a page that may be written; what is popped is asked the same. */
-static bool granted(struct bt_vcpu *v, const struct bt_site *site, const struct bt_soft_use *u)
+/* Would a window have done? What is pushed needs a page that may be written; what is popped is asked the same. */
+static enum bt_met interp_met(const struct bt_vcpu *v, const struct bt_site *site,
+                              const struct bt_soft_use *u)
 {
     const struct bt_insn *i = &site->insn;
     bool stack = !i->is_mem && !(i->map == ZYDIS_OPCODE_MAP_DEFAULT && bt_is_string(i->opcode));
-    return spt_grants(v->spt, u->gva, u->write || stack) && (!u->gva2 || spt_grants(v->spt, u->gva2, false));
+    if (spt_grants(v->spt, u->gva, u->write || stack) && (!u->gva2 || spt_grants(v->spt, u->gva2, false)))
+        return BT_MET_SHOWN;
+    return spt_ptr(v->spt, u->gva, 1, SPT_READ) ? BT_MET_RAM : BT_MET_DEVICE;
 }
 
 static void soft_account(struct bt_vcpu *v, const struct bt_site *site, struct bt_soft_use *u)
 {
     if (site->interp) {
-        if (bt_form_granted(v, site, granted(v, site, u)))
+        if (bt_form_met(v, site, interp_met(v, site, u)))
             translate_anew(v, site);
         return;
     }
@@ -166,6 +169,14 @@ uint64_t bt_quick_crossed(struct bt_vcpu *v)
     return BT_GO_OUT;
 }
 
+/* Of the executions of interpreted sites one in so many is looked at: a device access costs little more than the look. */
+enum { INTERP_ASKED = 8 };
+
+static bool is_asked(struct bt_vcpu *v, const struct bt_site *site)
+{
+    return site->soft && (!site->interp || ++v->interpreted % INTERP_ASKED == 0);
+}
+
 /*T:350 Callouts
  *
  * Whatever may not be copied is executed here by the interpreter, while the block waits. The block goes on
@@ -185,11 +196,12 @@ uint64_t bt_callout_insn(struct bt_vcpu *v, uint32_t n)
     v->counts.callouts++;
     if (site->insn.class != BT_CLASS_INT || v->trace)
         bt_fpu_park(v);
-    struct bt_soft_use use = {0};
-    if (site->soft)
+    bool asked = is_asked(v, site);
+    struct bt_soft_use use;
+    if (asked)
         use = site->probe ? probed_use(v, site) : soft_use(v, &site->insn);
     enum bt_step step = bt_interp_insn(v->interp, &site->insn);
-    if (site->soft && step == BT_STEP_OK)
+    if (asked && step == BT_STEP_OK)
         soft_account(v, site, &use);
     if (bt_is_divide(&site->insn))
         divide_account(v, site, step != BT_STEP_OK);

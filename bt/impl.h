@@ -246,6 +246,7 @@ struct bt_vcpu {
         uint8_t strikes; /* stores that hit translated code */
         uint8_t reverts; /* how often SOFT was taken back: the next time comes later */
         uint8_t returns; /* the same of INTERP */
+        bool device;     /* INTERP: has been found at a device */
         bool worn;       /* SOFT user code: has looked so often that it is to probe instead */
         uint16_t faults; /* window faults that one page would have served */
         uint16_t idle;   /* SOFT, INTERP: executions a window would have served for nothing */
@@ -292,7 +293,8 @@ struct bt_vcpu {
     uint32_t run_block;  /* block entered last */
     uint32_t leave_block, leave_index;
     uint32_t light_stores;
-    uint32_t drop_block; /* to be dropped once translated code has been left; 0: none */
+    uint32_t interpreted; /* executions of INTERP sites: see callout.c */
+    uint32_t drop_block;  /* to be dropped once translated code has been left; 0: none */
     char reason[512];
     unsigned trace;
     FILE *trace_out;
@@ -480,7 +482,13 @@ uint32_t bt_form_row(const struct bt_vcpu *v, uint64_t gpa); /* number + 1, 0: n
 bool bt_form_fault(struct bt_vcpu *v, uint64_t gpa, enum bt_form now);
 bool bt_form_worn(const struct bt_vcpu *v, uint64_t gpa);
 void bt_form_soft_right(struct bt_vcpu *v, uint32_t row);
-bool bt_form_granted(struct bt_vcpu *v, const struct bt_site *site, bool granted);
+enum bt_met {
+    BT_MET_SHOWN,
+    BT_MET_RAM,
+    BT_MET_DEVICE
+}; /* by an INTERP site: what a window shows; RAM it does not; else */
+bool bt_form_met(struct bt_vcpu *v, const struct bt_site *site, enum bt_met met);
+bool bt_form_device(const struct bt_vcpu *v, uint64_t gpa); /* INTERP because of a device? */
 void bt_form_soft_hot(struct bt_vcpu *v, uint64_t gpa);
 struct bt_soft_use {    /* what a SOFT site touched */
     uint32_t gva, gva2; /* gva2: 0, or the other operand of a string instruction */

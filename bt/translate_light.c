@@ -55,7 +55,7 @@ bool tx_light(struct tx *t)
     bool is_int = i->class == BT_CLASS_INT && !i->vex;
     bool invlpg = is_int && i->map == ZYDIS_OPCODE_MAP_0F && i->opcode == 0x01 && i->reg == 7;
     bool mov = is_int && i->map == ZYDIS_OPCODE_MAP_DEFAULT && i->osz == 4 && t->form == BT_FORM_INTERP &&
-               (i->opcode == 0x89 || (i->opcode == 0xc7 && i->reg == 0));
+               (i->opcode == 0x89 || (i->opcode == 0xc7 && i->reg == 0)) && !bt_form_device(t->v, t->gpa);
     if ((t->mode & RC_MODE_USER) || (!invlpg && !mov) || i->lock || !i->is_mem || i->asz != 4 ||
         !tx_seg_flat(t, i->seg))
         return false;
