@@ -5,8 +5,9 @@
 #include <sys/mman.h>
 
 /* Up to 64 KiB the host pre-faults with the mapping: cheaper than a host fault per page, and A bits say that
- * the guest uses these pages. Larger runs are mostly direct maps of memory that may never be touched; and what a
- * followed space uses is touched by its follower, seldom in the window. */
+ * the guest uses these pages. Larger runs are mostly direct maps of memory that may never be touched, or files; what a
+ * program has written (D) it will use again, though. And what a followed space uses is touched by its follower, seldom
+ * in the window. */
 #define POPULATE_PAGES 16u
 
 static void entry_set(struct spt *s, struct spt_walk *w, unsigned level, uint64_t bits)
@@ -157,7 +158,8 @@ static bool page_joins(const struct source *src, const struct leaf *l, unsigned 
  * For the same reason a page is mapped writable only once D is set; the first store then faults once more,
  * sets D, and upgrades the run.
  :*/
-static int fill_run(const struct source *src, struct leaf *l, unsigned at)
+static int fill_run(const struct source *src, struct leaf *l, unsigned at, unsigned populate,
+                    unsigned *behind)
 {
     struct spt *s = src->s;
     struct space *sp = s->space[l->space];
@@ -175,9 +177,9 @@ static int fill_run(const struct source *src, struct leaf *l, unsigned at)
     uint32_t gva = ((uint32_t)l->slot << LEAF_SHIFT) + (first << PAGE_SHIFT);
     uint64_t gfn = want.gfn - (at - first), len = (uint64_t)(end - first) << PAGE_SHIFT;
     int prot = want.writable ? PROT_READ | PROT_WRITE : PROT_READ;
+    bool used = end - first <= populate || (want.writable && sp != s->kernel);
     int r = upgrade ? host_window_protect(&sp->window, gva, len, prot)
-                    : host_window_map(&sp->window, gva, gfn << PAGE_SHIFT, len, prot,
-                                      !sp->followed && end - first <= POPULATE_PAGES);
+                    : host_window_map(&sp->window, gva, gfn << PAGE_SHIFT, len, prot, used && !sp->followed);
     if (r != 0)
         return r;
     trace_change(s, sp,
@@ -188,6 +190,57 @@ static int fill_run(const struct source *src, struct leaf *l, unsigned at)
     leaf_set_mapped(s, l, first, end - first, (uint32_t)gfn, want.writable);
     follow_shown(s, l, first, end);
     s->counts.pages_filled += end - first;
+    *behind = end;
+    return 0;
+}
+
+/*T:405 A program that walks through its memory
+ * faults where the last fill ended, again and again: a signal for every run of contiguous frames. Several such walks may go
+ * on at once; a copy is two. So the ends of the last few fills are remembered. A fault at one of them brings twice as many
+ * pages as the one before it, run by run, up to the end of the leaf; any other fault begins anew, with half a run, since a
+ * process that has just been born looks at two neighbours soon. Pages without A still end it, and those without D come
+ * read-only: nothing is filled that could not have been filled by a fault for it.
+ :*/
+static struct stream *stream_of(struct spt *s, const struct space *sp, uint32_t page)
+{
+    for (unsigned i = 0; i < STREAMS; ++i) {
+        struct stream *st = &s->stream[i];
+        if (st->space != sp->number || st->next != page)
+            continue;
+        if (st->pages < LEAF_PAGES)
+            st->pages *= 2;
+        return st;
+    }
+    struct stream *st = &s->stream[s->streams_begun++ % STREAMS];
+    *st = (struct stream){.space = sp->number, .pages = POPULATE_PAGES / 2};
+    return st;
+}
+
+/* May a run that nobody has asked for yet begin here? */
+static bool may_follow(const struct source *src, const struct leaf *l, unsigned at)
+{
+    const struct spt *s = src->s;
+    struct want want;
+    uint32_t v = at < LEAF_PAGES ? l->e[at].v : E_MAP;
+    return s->maps < s->max_maps / 2 && !(v & (E_MAP | E_STALE)) && page_want(src, at, &want) &&
+           (!v || E_GFN(v) == want.gfn);
+}
+
+static int fill_stream(const struct source *src, struct leaf *l, unsigned at)
+{
+    struct spt *s = src->s;
+    const struct space *sp = s->space[l->space];
+    uint32_t base = (uint32_t)l->slot * LEAF_PAGES;
+    struct stream *st = stream_of(s, sp, base + at);
+    unsigned end;
+    unsigned populate = st->pages > POPULATE_PAGES ? st->pages : POPULATE_PAGES;
+    int r = fill_run(src, l, at, populate, &end);
+    if (r)
+        return r;
+    while (st->pages > POPULATE_PAGES && end - at < st->pages && may_follow(src, l, end))
+        if (fill_run(src, l, end, populate, &end))
+            break;
+    st->next = base + end;
     return 0;
 }
 
@@ -199,7 +252,9 @@ static int fill_page(struct spt *s, struct space *sp, uint32_t gva, const struct
     if (!l)
         return -ENOMEM;
     struct source src = source_of(s, gva, w);
-    int r = fill_run(&src, l, gva >> PAGE_SHIFT & (LEAF_PAGES - 1));
+    unsigned at = gva >> PAGE_SHIFT & (LEAF_PAGES - 1), end;
+    int r = sp == s->kernel || sp->followed ? fill_run(&src, l, at, POPULATE_PAGES, &end)
+                                            : fill_stream(&src, l, at);
     leaf_release_if_empty(s, l);
     return r;
 }

@@ -137,6 +137,13 @@ struct expected {
     uint64_t pte;
 };
 
+/* Where a program that walks through its memory will fault next. */
+#define STREAMS 4u
+struct stream {
+    uint32_t next; /* page number */
+    uint16_t space, pages;
+};
+
 struct spt {
     struct spt_tlb *tlb, own_tlb;
     struct tlb_gpa fetch_tlb[2][TLB_SIZE], trace_tlb[2][64];
@@ -170,6 +177,8 @@ struct spt {
     uint64_t kernel_epoch;
     unsigned maps, max_maps;
     struct expected expected;
+    struct stream stream[STREAMS];
+    unsigned streams_begun;
     uint64_t serials;
     struct spt_counts counts;
     FILE *trace; /* --trace=shadow */

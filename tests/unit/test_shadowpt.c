@@ -157,6 +157,38 @@ static void runs_fill_at_once(void **state)
     rig_finish(&r);
 }
 
+/* Frames that do not run, two walks in turn. A fault where the last fill ended brings more and more, but nothing without
+ * A, and nothing writable without D. */
+static void walks_fill_ahead(void **state)
+{
+    (void)state;
+    struct rig r;
+    start(&r);
+    for (unsigned i = 0; i < 1024; ++i)
+        put32(&r, PT_A + i * 4, (0x200000 + i * 2 * PAGE) | ALL);
+    put32(&r, PT_A + 20 * 4, (0x200000 + 20 * 2 * PAGE) | P | W | U | A);
+    put32(&r, PT_A + 200 * 4, (0x200000 + 200 * 2 * PAGE) | P | W | U | D);
+    static const struct {
+        unsigned page, filled;
+    } walk[] = {{0, 1},    {600, 1}, {1, 1},    {601, 1},  {2, 32},
+                {602, 32}, {34, 64}, {634, 64}, {98, 102}, /* up to page 200 */
+                {300, 1},  {303, 1}, {301, 1},  {302, 1}}; /* 303 is there: 302 is alone */
+    unsigned shown = 0;
+    for (unsigned i = 0; i < sizeof walk / sizeof *walk; ++i) {
+        assert_int_equal(user_fault(&r, UVA + walk[i].page * PAGE, i % 2 ? SPT_WRITE : 0), SPT_RETRY);
+        shown += walk[i].filled;
+        assert_int_equal(pages_seen(uwin(&r)), shown);
+    }
+    assert_shows(uwin(&r), UVA + 19 * PAGE, 0x200000 + 19 * 2 * PAGE, true);
+    assert_shows(uwin(&r), UVA + 20 * PAGE, 0x200000 + 20 * 2 * PAGE, false);
+    assert_unmapped(uwin(&r), UVA + 200 * PAGE);
+    assert_int_equal(get32(&r, PT_A + 200 * 4) & A, 0);
+    assert_int_equal(get32(&r, PT_A + 20 * 4) & D, 0);
+    assert_int_equal(user_fault(&r, UVA + 20 * PAGE, SPT_WRITE), SPT_RETRY);
+    assert_shows(uwin(&r), UVA + 20 * PAGE, 0x200000 + 20 * 2 * PAGE, true);
+    rig_finish(&r);
+}
+
 static void large_pages_without_traced_ones(void **state)
 {
     (void)state;
@@ -1230,6 +1262,7 @@ int main(void)
         cmocka_unit_test(views_are_separate),
         cmocka_unit_test(accessed_and_dirty),
         cmocka_unit_test(runs_fill_at_once),
+        cmocka_unit_test(walks_fill_ahead),
         cmocka_unit_test(large_pages_without_traced_ones),
         cmocka_unit_test(a_new_page_needs_no_flush),
         cmocka_unit_test(stale_until_flushed),
