@@ -499,11 +499,12 @@ static struct bt_form_entry *form_make(struct bt_vcpu *v, uint64_t gpa)
 void bt_form_set(struct bt_vcpu *v, uint64_t gpa, enum bt_form form)
 {
     struct bt_form_entry *f = form_make(v, gpa);
-    if (form == BT_FORM_INTERP && f->form < BT_FORM_SOFT)
-        f->back = f->form;
-    f->form = (uint8_t)form;
-    if (form == BT_FORM_INTERP)
+    if (form == BT_FORM_INTERP) {
+        if (f->form < BT_FORM_SOFT)
+            f->back = f->form;
         f->idle = 0;
+    }
+    f->form = (uint8_t)form;
 }
 
 unsigned bt_form_strike(struct bt_vcpu *v, uint64_t gpa)
@@ -542,8 +543,10 @@ bool bt_form_met(struct bt_vcpu *v, const struct bt_site *site, enum bt_met met)
     if (f->form != BT_FORM_INTERP)
         return true; /* by another block that has it, too */
     f->idle = met == BT_MET_SHOWN ? (uint16_t)(f->idle + 1) : 0;
-    if (met == BT_MET_DEVICE && !f->device)
-        return f->device = true;
+    if (met == BT_MET_DEVICE && !f->device) {
+        f->device = true;
+        return true;
+    }
     if (f->idle < INTERP_IDLE << f->returns)
         return false;
     f->form = f->back;

@@ -105,8 +105,24 @@ static void divide_account(struct bt_vcpu *v, const struct bt_site *site, bool f
         translate_anew(v, site);
 }
 
+/* Lock step and traces see each crossing by itself; alignment checks, single-stepping and breakpoints are the interpreter's. */
+static bool may_cross(const struct bt_vcpu *v)
+{
+    return !v->unchained && !v->trace && !(v->cpu.eflags & (RC_TF | RC_RF | RC_AC));
+}
+
+/* The way out of a crossing; of a quick one that met something unusual. */
+uint64_t bt_quick_crossed(struct bt_vcpu *v)
+{
+    uint64_t to = bt_dispatch_cross(v);
+    if (to)
+        return to;
+    bt_flags_to_host(v);
+    return BT_GO_OUT;
+}
+
 /* The instructions that go from ring to ring, without the interpreter around them: nothing it does between
- * instructions concerns translated code, but for AC (alignment checks, single-stepping and breakpoints are never here). */
+ * instructions concerns translated code, but for AC (see may_cross). */
 static uint64_t cross(struct bt_vcpu *v, const struct bt_site *site)
 {
     struct rc_cpu *cpu = &v->cpu;
@@ -132,11 +148,7 @@ static uint64_t cross(struct bt_vcpu *v, const struct bt_site *site)
     }
     if (r != RC_OK)
         rc_deliver_fault(cpu);
-    uint64_t to = bt_dispatch_cross(v);
-    if (to)
-        return to;
-    bt_flags_to_host(v);
-    return BT_GO_OUT;
+    return bt_quick_crossed(v);
 }
 
 /* The same for INT n and IRET between flat rings, quick. BT_GO_ON: nothing was done, a callout is to do it.
@@ -145,7 +157,7 @@ uint64_t bt_quick_cross(struct bt_vcpu *v, uint32_t n)
 {
     struct rc_cpu *cpu = &v->cpu;
     const struct bt_site *site = &v->site[n];
-    if (v->unchained || v->trace || (cpu->eflags & (RC_TF | RC_RF | RC_AC)))
+    if (!may_cross(v))
         return BT_GO_ON;
     bt_flags_from_host(v);
     bool done = site->cross == BT_CROSS_INT
@@ -159,18 +171,9 @@ uint64_t bt_quick_cross(struct bt_vcpu *v, uint32_t n)
     return bt_dispatch_quick(v);
 }
 
-/* The way out of a quick crossing that met something unusual. */
-uint64_t bt_quick_crossed(struct bt_vcpu *v)
-{
-    uint64_t to = bt_dispatch_cross(v);
-    if (to)
-        return to;
-    bt_flags_to_host(v);
-    return BT_GO_OUT;
-}
-
-/* Of the executions of interpreted sites one in so many is looked at: a device access costs little more than the look. */
-enum { INTERP_ASKED = 8 };
+/* Of the executions of interpreted sites one in so many is looked at: a device access costs little more than the look. A store
+ * to a page table that a light call does costs less, and is made a callout to be looked at. */
+enum { INTERP_ASKED = 8, LIGHT_ASKED = 32 * INTERP_ASKED };
 
 static bool is_asked(struct bt_vcpu *v, const struct bt_site *site)
 {
@@ -189,7 +192,7 @@ uint64_t bt_callout_insn(struct bt_vcpu *v, uint32_t n)
     struct bt_site *site = &v->site[n];
     const struct bt_block *blk = &v->block[site->block];
     uint32_t space = spt_user_space(v->spt);
-    if (site->cross && !v->unchained && !v->trace && !(cpu->eflags & (RC_TF | RC_RF | RC_AC)))
+    if (site->cross && may_cross(v))
         return cross(v, site);
     bt_flags_from_host(v);
     cpu->eip = site->eip;
@@ -218,14 +221,11 @@ uint64_t bt_callout_insn(struct bt_vcpu *v, uint32_t n)
     return to ? to : BT_GO_OUT;
 }
 
-enum { ASK_EVERY = 32 };
-
 /* The same answers for a store into a page table that is known to be one. Sites come here with supervisor rights only. */
 uint32_t bt_light_store(struct bt_vcpu *v, uint32_t gva, uint32_t value, struct bt_light *regs)
 {
     (void)regs;
-    bool asked = ++v->light_stores % ASK_EVERY ==
-                 0; /* by the callout's accounts, whether the site still meets page tables */
+    bool asked = ++v->interpreted % LIGHT_ASKED == LIGHT_ASKED - 1; /* the callout will look */
     return v->trace || !spt_write_entry(v->spt, gva, value) || asked || v->leave_pending || v->flush_wanted;
 }
 

@@ -257,6 +257,13 @@ void bt_direct_block(struct bt_vcpu *v, const struct bt_block *b)
 
 /* ---- Where bt_run hands over ---- */
 
+static void end_pause(struct bt_direct *d, unsigned space)
+{
+    d->paused[space] = 0;
+    if (d->woken == space)
+        d->woken = 0;
+}
+
 int bt_direct_space(struct bt_vcpu *v, unsigned space, bool on, struct host_err *err)
 {
     if (!v->direct && direct_create(v, err))
@@ -265,9 +272,7 @@ int bt_direct_space(struct bt_vcpu *v, unsigned space, bool on, struct host_err 
     v->direct->always = all ? on : v->direct->always;
     for (unsigned i = all ? 1 : space; i < (all ? SPT_MAX_SPACES : space + 1); i++) {
         v->direct->on[i] = on;
-        v->direct->paused[i] = 0;
-        if (v->direct->woken == i)
-            v->direct->woken = 0;
+        end_pause(v->direct, i);
         bt_jtab_flush(v, i);
     }
     bt_hstack_reset(v);
@@ -382,9 +387,7 @@ void bt_direct_dropped(void *ctx, unsigned space, bool gone)
     keep_fpu(v, image, false);
     if (gone && v->direct) {
         v->direct->on[space] = v->direct->always;
-        v->direct->paused[space] = 0;
-        if (v->direct->woken == space)
-            v->direct->woken = 0;
+        end_pause(v->direct, space);
     }
     v->cfg.mem.user_reset(v->cfg.mem.ctx, space, gone);
     keep_fpu(v, image, true);

@@ -292,8 +292,7 @@ struct bt_vcpu {
     bool user_view[256]; /* DUAL sites look for this 16 MiB in the user window */
     uint32_t run_block;  /* block entered last */
     uint32_t leave_block, leave_index;
-    uint32_t light_stores;
-    uint32_t interpreted; /* executions of INTERP sites: see callout.c */
+    uint32_t interpreted; /* executions of INTERP sites, light ones too: see callout.c */
     uint32_t drop_block;  /* to be dropped once translated code has been left; 0: none */
     char reason[512];
     unsigned trace;

@@ -89,8 +89,7 @@ static bool emit_rdtsc(struct tx *t)
 {
     if (t->mode & BT_MODE_TSC_OWN)
         return false;
-    e_r15(&t->e, 0xc6, false, 0, offsetof(struct bt_vcpu, tsc_read));
-    e8(&t->e, 1);
+    e_store8(&t->e, offsetof(struct bt_vcpu, tsc_read), 1);
     EB(&t->e, 0x0f, 0x31);
     return true;
 }
