@@ -26,24 +26,24 @@ struct space {
     bool alive, shares; /* shares: table[1] is another's, or another has ours */
 };
 static struct space space[SPACES];
-static u32 seed = 99, stamp;
+static u32 stamp;
 
-static u32 random32(void)
+/* Without the low bits, which repeat soon. */
+static u32 random24(void)
 {
-    seed = seed * 1664525 + 1013904223;
-    return seed >> 8;
+    return random32() >> 8;
 }
 
 static u32 *take(void)
 {
-    u32 i = random32() % free_count, *p = free_page[i];
+    u32 i = random24() % free_count, *p = free_page[i];
     free_page[i] = free_page[--free_count];
     return p;
 }
 
 static void give(u32 *p)
 {
-    u32 junk = random32();
+    u32 junk = random24();
     if (junk & 1) /* what it is next is not known: it may well look like a table full of entries */
         for (u32 i = 0; i < 64; i++)
             p[i] = (u32)pool[(junk + i) % POOL] | P | W | U | ACC | DIRTY;
@@ -107,7 +107,7 @@ static void visit(struct space *s)
     ring_call(3, user_walk, 1);
     check(trap.vector == VEC_RETURN && trap.eax == sum, "space %x: ring 3 sees %x, not %x", (u32)s->pd,
           trap.eax, sum);
-    u32 i = random32() % PAGES;
+    u32 i = random24() % PAGES;
     check_eq(*(volatile u32 *)(KERNEL_VIEW + i * 3 * 4096), s->value[0][i],
              "space %x: through the kernel's view", (u32)s->pd);
     check_eq(access_page(3, READ, KERNEL_VIEW + i * 3 * 4096), PF_P | PF_U, "  which ring 3 has not");
@@ -117,7 +117,7 @@ static void visit(struct space *s)
 /* Two pages of the current space change places; only one of the addresses is flushed before it is used. */
 static void exchange(struct space *s)
 {
-    u32 a = random32() % PAGES, b = (a + 1) % PAGES, *t = s->table[1];
+    u32 a = random24() % PAGES, b = (a + 1) % PAGES, *t = s->table[1];
     u32 e = t[a * 3], v = s->value[1][a], *p = s->page[1][a];
     t[a * 3] = t[b * 3];
     t[b * 3] = e;
@@ -134,7 +134,7 @@ static void exchange(struct space *s)
 /* A page is another one from now on, as after a copy on write; the old one is free at once. */
 static void replace(struct space *s)
 {
-    u32 t = random32() % TABLES, i = random32() % PAGES, *old = s->page[t][i], *fresh = take();
+    u32 t = random24() % TABLES, i = random24() % PAGES, *old = s->page[t][i], *fresh = take();
     fresh[0] = s->value[t][i] = ++stamp;
     s->table[t][i * 3] = (u32)fresh | P | W | U;
     s->page[t][i] = fresh;
@@ -158,7 +158,7 @@ void guest_main(void)
     paging_on(base_pd, 0);
     quiet_checks(true);
     for (u32 round = 0; round < ROUNDS; round++) {
-        struct space *s = &space[random32() % SPACES];
+        struct space *s = &space[random24() % SPACES];
         if (!s->alive && free_count >= 1 + TABLES * (PAGES + 1) + 1)
             begin(s);
         if (!s->alive)
@@ -168,8 +168,8 @@ void guest_main(void)
             exchange(s);
         if (round % 5 == 0 && free_count)
             replace(s);
-        if (random32() % 4 == 0) { /* from its own address space, or after leaving it */
-            if (random32() & 1)
+        if (random24() % 4 == 0) { /* from its own address space, or after leaving it */
+            if (random24() & 1)
                 WRITE_CR(3, base_pd);
             else
                 s->pd[(VIEW >> 22) + 1] = 0;

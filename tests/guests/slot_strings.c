@@ -12,12 +12,6 @@ static u8 *frame[FRAMES];
 static u32 slot_flags;
 static u8 expected[SPAN], original[SPAN];
 
-static u32 seed = 4711;
-static u32 random32(void)
-{
-    return seed = seed * 1664525 + 1013904223;
-}
-
 static void map_slot(u32 at, u32 i)
 {
     *pte32(pd, at) = (u32)frame[i % FRAMES] | slot_flags;
@@ -214,11 +208,8 @@ static void all(u32 flags)
 
 void guest_main(void)
 {
-    for (u32 i = 0; i < FRAMES; i++) {
-        frame[i] = page_alloc();
-        for (u32 k = 0; k < 4096; k++)
-            frame[i][k] = (u8)(random32() >> 24);
-    }
+    for (u32 i = 0; i < FRAMES; i++)
+        frame[i] = page_random();
     quiet_checks(true);
     pd = pd_create(0);
     pte32(pd, TO);

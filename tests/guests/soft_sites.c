@@ -104,13 +104,6 @@ static struct {
     u32 op, at;
     struct outcome got, want;
 } wrong;
-static u32 seed = 12345;
-
-static u32 random32(void)
-{
-    return seed = seed * 1664525 + 1013904223;
-}
-
 /* One instruction, both ways; any ring. Bytes around the operand are copied home before and compared after. */
 static u32 one(u32 n)
 {
@@ -297,11 +290,8 @@ static void all(u32 flags)
 
 void guest_main(void)
 {
-    for (unsigned i = 0; i < FRAMES; i++) {
-        frame[i] = page_alloc();
-        for (unsigned k = 0; k < 4096; k++)
-            frame[i][k] = (u8)(random32() >> 24);
-    }
+    for (unsigned i = 0; i < FRAMES; i++)
+        frame[i] = page_random();
     quiet_checks(true);
     pd = pd_create(0);
     pte32(pd, SLOT);

@@ -222,6 +222,8 @@ enum {
 enum { IDENTITY_MIB = 32 };
 
 void *page_alloc(void); /* zeroed, 4 KiB aligned */
+u8 *page_random(void);  /* the same with random bytes */
+u32 random32(void);     /* the same numbers each time */
 /* 32-bit: a directory that maps the first IDENTITY_MIB one to one with 4 KiB pages, supervisor or user. */
 u32 *pd_create(u32 flags);
 u32 *pte32(u32 *pd, u32 va); /* makes the page table (P|W|U) when there is none */

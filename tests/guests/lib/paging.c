@@ -13,6 +13,20 @@ void *page_alloc(void)
     return memset(p, 0, 4096);
 }
 
+u32 random32(void)
+{
+    static u32 seed = 12345;
+    return seed = seed * 1664525 + 1013904223;
+}
+
+u8 *page_random(void)
+{
+    u8 *page = page_alloc();
+    for (u32 k = 0; k < 4096; k++)
+        page[k] = (u8)(random32() >> 24);
+    return page;
+}
+
 u32 *pte32(u32 *pd, u32 va)
 {
     u32 *pde = &pd[va >> 22];
